@@ -1,0 +1,73 @@
+// The facts about page frames that decide page-table entries: anonymous or cache, AnonExclusive, map
+// count, dirty. Models the parts of struct page and struct folio that mm/memory.c and mm/mprotect.c ask
+// for (v6.18); reference counts, LRU lists, nodes and memory cgroups are left out.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "ptwalk/types.hpp"
+
+namespace ptwalk {
+
+using FileId = i64;
+inline constexpr FileId NO_FILE = -1;
+inline constexpr u64 NO_SLOT = ~0ull;
+
+enum PageFlags : u16 {
+  PG_allocated = 1,
+  PG_anon = 2,
+  PG_anon_exclusive = 4,  ///< PageAnonExclusive, v5.19 on
+  PG_dirty = 8,           ///< the folio is dirty
+  PG_swapcache = 16,
+  PG_ksm = 32,
+  PG_lazyfree = 64,       ///< MADV_FREE: clean and not swap backed
+  PG_referenced = 128,
+};
+
+/// Facts of one frame. A pfn without facts is an ordinary page with one mapping.
+struct Page {
+  u64 serial = 0;  ///< identity: never used again after the page was freed
+  u64 index = 0;   ///< page offset in its file, or its linear address >> 12 when anonymous
+  FileId file = NO_FILE;
+  u64 swap_slot = NO_SLOT;  ///< while PG_swapcache
+  u32 mapcount = 0;
+  u32 anon_vma = 0;
+  u16 flags = 0;
+  u8 order = 0;  ///< folio order; 9 for a transparent huge page
+  [[nodiscard]] bool anon() const { return flags & PG_anon; }
+  [[nodiscard]] bool anon_exclusive() const { return flags & PG_anon_exclusive; }
+  [[nodiscard]] bool dirty() const { return flags & PG_dirty; }
+};
+
+/// Pages by pfn, in chunks, so that a real machine's frame numbers cost only what is used.
+class PagePool {
+ public:
+  /// The facts of `pfn`, or nullptr for a frame without facts.
+  [[nodiscard]] Page* find(Pfn pfn) {
+    const u64 c = pfn >> CHUNK_SHIFT;
+    if (c >= chunks_.size() || !chunks_[c]) return nullptr;
+    Page& page = chunks_[c][pfn & (CHUNK - 1)];
+    return page.flags & PG_allocated ? &page : nullptr;
+  }
+  [[nodiscard]] const Page* find(Pfn pfn) const {
+    return const_cast<PagePool*>(this)->find(pfn);
+  }
+  /// A frame of the pool's choice; recycled frames get a new serial.
+  Pfn alloc(u16 flags);
+  /// The facts of a frame that the caller names; made if there are none.
+  Page& at(Pfn pfn);
+  void free(Pfn pfn);
+  [[nodiscard]] u64 in_use() const { return in_use_; }
+
+ private:
+  static constexpr unsigned CHUNK_SHIFT = 12;
+  static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
+  std::vector<std::unique_ptr<Page[]>> chunks_;
+  std::vector<Pfn> free_;
+  Pfn next_ = 1ull << 20;  // above every frame with a role of its own
+  u64 next_serial_ = 1;
+  u64 in_use_ = 0;
+};
+
+}  // namespace ptwalk

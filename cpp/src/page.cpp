@@ -1,0 +1,41 @@
+#include "ptwalk/page.hpp"
+
+namespace ptwalk {
+
+Page& PagePool::at(Pfn pfn) {
+  const u64 c = pfn >> CHUNK_SHIFT;
+  if (c >= chunks_.size()) chunks_.resize(c + 1);
+  if (!chunks_[c]) chunks_[c] = std::make_unique<Page[]>(CHUNK);
+  Page& page = chunks_[c][pfn & (CHUNK - 1)];
+  if (!(page.flags & PG_allocated)) {
+    page = Page{};
+    page.flags = PG_allocated;
+    page.serial = next_serial_++;
+    ++in_use_;
+  }
+  return page;
+}
+
+Pfn PagePool::alloc(u16 flags) {
+  Pfn pfn;
+  if (!free_.empty()) {
+    pfn = free_.back();
+    free_.pop_back();
+  } else {
+    // A frame that the caller named (PagePool::at) may lie in the way.
+    while (find(next_)) ++next_;
+    pfn = next_++;
+  }
+  at(pfn).flags |= flags;
+  return pfn;
+}
+
+void PagePool::free(Pfn pfn) {
+  Page* page = find(pfn);
+  if (!page) return;
+  page->flags = 0;
+  --in_use_;
+  free_.push_back(pfn);
+}
+
+}  // namespace ptwalk
