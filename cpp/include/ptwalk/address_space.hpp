@@ -1,0 +1,247 @@
+// The address space: VMAs, page tables and the system calls on them. Each group of members below is
+// implemented by the source file named above it; the rules that differ by kernel come from the profile.
+// Callers hold machine.mutex.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "ptwalk/machine.hpp"
+#include "ptwalk/protect.hpp"
+
+namespace ptwalk {
+
+inline constexpr int PROT_READ_ = 1, PROT_WRITE_ = 2, PROT_EXEC_ = 4;
+
+/// mmap flags as in include/uapi/linux/mman.h.
+inline constexpr u32 MAP_SHARED_ = 1, MAP_PRIVATE_ = 2, MAP_FIXED_ = 0x10, MAP_ANONYMOUS_ = 0x20,
+                     MAP_LOCKED_ = 0x2000, MAP_NORESERVE_ = 0x4000, MAP_POPULATE_ = 0x8000,
+                     MAP_FIXED_NOREPLACE_ = 0x100000;
+inline constexpr u32 MREMAP_MAYMOVE_ = 1, MREMAP_FIXED_ = 2, MREMAP_DONTUNMAP_ = 4;
+
+enum class Outcome : u8 { done, blocked, signal };
+
+/// A signal as siginfo gives it.
+struct Signal {
+  int signo = 0;  ///< 7 SIGBUS, 11 SIGSEGV
+  int code = 0;   ///< SEGV_MAPERR 1, SEGV_ACCERR 2, BUS_ADRERR 2, BUS_MCEERR_AR 4
+};
+
+/// What one access did.
+struct AccessResult {
+  Outcome outcome = Outcome::done;
+  u64 address = 0;
+  u64 before = 0;  ///< the entry before; 0 where no PTE table exists
+  u64 after = 0;
+  Signal signal{};
+  std::optional<UffdMsg> message{};
+};
+
+/// One step of a walk.
+struct WalkStep {
+  Level level = 0;
+  unsigned index = 0;
+  u64 entry = 0;
+};
+
+/// Pages of a range by what their walk ends at.
+struct EntryCounts {
+  u64 none = 0, present = 0, swap = 0, marker = 0, migration = 0, device = 0, hwpoison = 0, huge = 0;
+};
+
+/// One matching range of PAGEMAP_SCAN.
+struct ScanRange {
+  u64 start = 0, end = 0, categories = 0;
+};
+struct ScanArgs {
+  u64 flags = 0, inverted = 0, mask = 0, anyof = 0, returned = ~0ull;
+  u64 max_pages = 0, vec_len = 0;  ///< 0: no limit
+};
+struct ScanResult {
+  std::vector<ScanRange> ranges;
+  u64 walk_end = 0;
+};
+
+class AddressSpace {
+ public:
+  explicit AddressSpace(std::shared_ptr<Machine> machine);
+  ~AddressSpace();
+  AddressSpace(const AddressSpace&) = delete;
+  AddressSpace& operator=(const AddressSpace&) = delete;
+
+  const std::shared_ptr<Machine> machine;
+  VmaList vmas;
+  PageTable tables;
+  std::vector<std::string> names{""};
+  std::map<u64, PendingFault> pending;  ///< by page address
+  u32 users = 1;      ///< mm_users: NUMA skips look at it
+
+  [[nodiscard]] const Profile& profile() const { return machine->profile; }
+  [[nodiscard]] u64 task_size() const { return ptwalk::task_size(tables.levels()); }
+
+  // mmap.cpp
+  /// mmap(2). `addr` 0 and no MAP_FIXED: the space picks, top down.
+  Result<u64> mmap(u64 addr, u64 length, int prot, u32 flags, FileId file, u64 offset);
+  Error munmap(u64 start, u64 length);
+
+  // mprotect.cpp
+  Result<ProtectResult> mprotect(u64 start, u64 length, int prot);
+  /// The seed's function itself, VMA by VMA over [start, end). (mm/mprotect.c:change_protection)
+  Result<ProtectResult> change_protection(u64 start, u64 end, u64 newprot, u32 cp_flags);
+
+  // mlock.cpp
+  Error mlock(u64 start, u64 length);
+  Error munlock(u64 start, u64 length);
+
+  // madvise.cpp; `victims`: pages that PAGEOUT may take (nullptr: all that it could)
+  Error madvise(u64 start, u64 length, int advice, const std::vector<u64>* victims = nullptr);
+
+  // mremap.cpp
+  Result<u64> mremap(u64 old_addr, u64 old_len, u64 new_len, u32 flags, u64 new_addr);
+
+  // fork.cpp
+  std::shared_ptr<AddressSpace> fork();
+
+  // fault.cpp
+  /// One load or store of the CPU at `addr`, with the faults that it takes.
+  Result<AccessResult> access(u64 addr, bool write);
+  /// The same from kernel mode, as read(2) or write(2) copying from or to user memory; where the
+  /// CPU would raise a signal the call fails with EFAULT.
+  Result<AccessResult> kernel_access(u64 addr, bool write);
+  /// Makes pages present as touching each would; stops at the first that cannot be.
+  Result<u64> populate(u64 start, u64 length, bool write);
+
+  // userfaultfd.cpp
+  /// userfaultfd(2) and UFFDIO_API. A context is made even where UFFDIO_API fails; its id is `value`.
+  Result<UffdId> userfaultfd(u64 features, bool user_mode_only = false);
+  void uffd_close(UffdId ctx);
+  /// UFFDIO_REGISTER; the ioctls mask of the range.
+  Result<u64> uffd_register(UffdId ctx, u64 start, u64 length, u64 mode);
+  Error uffd_unregister(UffdId ctx, u64 start, u64 length);
+  Result<ProtectResult> uffd_writeprotect(UffdId ctx, u64 start, u64 length, u64 mode);
+  Error uffd_wake(UffdId ctx, u64 start, u64 length);
+
+  // uffd_copy.cpp: bytes done
+  Result<i64> uffd_copy(UffdId ctx, u64 dst, u64 length, u64 mode);
+  Result<i64> uffd_zeropage(UffdId ctx, u64 start, u64 length, u64 mode);
+  Result<i64> uffd_continue(UffdId ctx, u64 start, u64 length, u64 mode);
+  Result<i64> uffd_poison(UffdId ctx, u64 start, u64 length, u64 mode);
+  // uffd_move.cpp
+  Result<i64> uffd_move(UffdId ctx, u64 dst, u64 src, u64 length, u64 mode);
+
+  // pagemap.cpp
+  void pagemap(u64 start, std::span<u64> out) const;
+  Result<ScanResult> pagemap_scan(u64 start, u64 length, const ScanArgs& args);
+
+  // query.cpp
+  void ptes(u64 start, std::span<u64> out) const;
+  void levels(u64 start, std::span<u8> out) const;
+  void translate(std::span<const u64> addrs, std::span<u64> out) const;
+  [[nodiscard]] std::vector<WalkStep> walk(u64 addr) const;
+  [[nodiscard]] EntryCounts count(u64 start, u64 length) const;
+
+  // raw.cpp: stores that no system call judges
+  Result<u64> entry(u64 addr, Level level) const;
+  Error set_entry(u64 addr, Level level, u64 value);
+  Error set_ptes(u64 start, std::span<const u64> values);
+  Error alloc_table(u64 addr, Level level, u64 flags);
+  Error set_vm_flags(u64 start, u64 length, u64 add, u64 remove);
+  /// Inserts a VMA as it stands, unjudged but for overlap; for address spaces read from elsewhere.
+  Error load_vma(const Vma& vma, std::string_view name);
+  /// Stores entries with the facts of their pages (LoadFact bits per page); a pfn field of 0 asks for
+  /// a frame: the file's cached page, or a new one.
+  Error load_pages(u64 start, std::span<const u64> entries, std::span<const u8> facts);
+
+  // validate.cpp
+  /// Every invariant that does not hold, in words; empty when all do.
+  [[nodiscard]] std::vector<std::string> validate() const;
+
+  // ---- shared by the source files above, not for callers ----
+
+  // mmap.cpp
+  /// Whether splitting at `addr` would exceed vm.max_map_count.
+  [[nodiscard]] bool split_would_exceed(u64 start, u64 end) const;
+  /// Makes `addr` a VMA boundary; the index of the first VMA at or above it.
+  VmaList::Index split_at(u64 addr);
+  /// The highest gap of `length`, or 0. (arch_get_unmapped_area_topdown, without a random offset)
+  [[nodiscard]] u64 pick_address(u64 length) const;
+  /// UNMAP messages that a call still has to send: the contexts and the range.
+  struct UnmapEvents {
+    std::vector<UffdId> contexts;
+    Range range{};
+  };
+  /// Unmaps whatever lies in [start, end): entries, VMAs, tables.
+  [[nodiscard]] UnmapEvents unmap_range(u64 start, u64 end);
+  void send(const UnmapEvents& events);
+  /// Frees the tables of [start, end) that no VMA needs. (free_pgtables, mm/memory.c, v6.18)
+  void free_pgtables(u64 start, u64 end);
+
+  // mremap.cpp
+  struct Move {
+    u64 from = 0, from_length = 0, to = 0, to_length = 0;
+    bool keep_source = false;  ///< MREMAP_DONTUNMAP
+  };
+  /// Moves part of one VMA and its entries; sends the messages. (move_vma, mm/mremap.c, v6.18)
+  Error move_vma(const Move& move);
+  void move_page_tables(const Vma& source, const Move& move, bool clear_uffd);
+  Error move_to(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 new_addr);
+  Error expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags, u64& result);
+
+  // fork.cpp
+  void copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied);
+
+  // mlock.cpp
+  Error apply_lock(const char* call, u64 start, u64 length, u64 lock);
+
+  // fault.cpp
+  /// Gives the VMA an anon_vma if it has none. (vmf_anon_prepare, mm/memory.c, v6.18)
+  void anon_vma_prepare(const Vma& vma);
+  /// What a pass of the handler came to; `migrating` waits without a message.
+  enum class Fault : u8 { done, blocked, migrating, sigbus, sigsegv, hwpoison, oom };
+  struct FaultRequest {
+    u64 addr = 0;
+    bool write = false;
+    bool kernel = false;  ///< taken in kernel mode
+  };
+  /// One pass of the kernel's fault handler. (handle_mm_fault, mm/memory.c, v6.18)
+  Fault handle_mm_fault(const FaultRequest& request);
+  Result<AccessResult> touch(const FaultRequest& request);
+
+  // userfaultfd.cpp
+  /// uffd_wp_range(): protects or resolves part of one registered VMA. (mm/userfaultfd.c, v6.18)
+  Result<ProtectResult> uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect);
+  /// Registers (or, with NO_UFFD, unregisters) part of one VMA: flags, word, split, merge.
+  void set_uffd(u64 start, u64 end, UffdId ctx, u64 uffd_flags);
+  /// Unregisters part of one VMA: entries resolved where the profile says so, waiters woken.
+  void clear_uffd(u64 start, u64 end);
+  void wake_range(UffdId ctx, u64 start, u64 end);
+  void send(UffdId ctx, const UffdMsg& message);
+  /// The message of a fault that has to wait, and the fault itself. (handle_userfault)
+  Fault handle_userfault(const Vma& vma, const FaultRequest& request, u64 reason);
+
+  // raw.cpp
+  [[nodiscard]] Error check_entry(const char* call, u64 addr, Level level) const;
+  u64 adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts);
+  u64 adopt_swap(u64 entry);
+
+  // zap.cpp
+  struct ZapDetails {
+    bool drop_marker = false;   ///< ZAP_FLAG_DROP_MARKER
+    bool even_cows = true;      ///< private copies too
+    bool reclaim_tables = false;///< free PTE tables left empty (PT_RECLAIM)
+    bool skip_swap = false;     ///< v2: ZAP_FLAG_SKIP_SWAP
+  };
+  void zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
+  void zap_pte(const Vma& vma, u64 addr, u64* pte, const ZapDetails& details);
+  /// Leaves a marker in a none entry that was armed, where the profile says so. (7.3 "persist")
+  void install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old);
+  /// After a zap: map count, dirty transfer, freeing.
+  void release_present(u64 pte);
+};
+
+/// LoadFact bits of AddressSpace::load_pages.
+inline constexpr u8 LOAD_ANON = 1, LOAD_FILE = 2, LOAD_EXCLUSIVE = 4, LOAD_DIRTY = 8;
+
+}  // namespace ptwalk

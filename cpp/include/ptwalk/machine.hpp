@@ -1,0 +1,81 @@
+// A machine runs one kernel: a profile, physical memory (table frames and page frames), files, swap and
+// any number of address spaces. Everything that address spaces share lives here, so there is one lock
+// per machine: whoever calls into the core holds `mutex`.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "ptwalk/page_table.hpp"
+#include "ptwalk/userfaultfd.hpp"
+
+namespace ptwalk {
+
+class Machine {
+ public:
+  Machine(const Profile& profile, int levels);
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  const Profile profile;
+  const int levels;
+  /// Held by the caller around every call into the machine or its address spaces.
+  std::mutex mutex;
+
+  FrameArena frames;
+  PagePool pages;
+  std::deque<File> files;          ///< by FileId
+  std::deque<UffdContext> uffds;   ///< by UffdId
+  std::vector<SwapSlot> swap;
+  std::vector<u64> free_slots;
+  std::vector<AddressSpace*> mms;  ///< living address spaces, in the order of their making
+  u32 next_anon_vma = 1;
+
+  FileId create_file(FileKind kind, u64 size, bool writable = true);
+
+  // Page cache and swap. (mm/filemap.c, mm/shmem.c, mm/swapfile.c)
+  /// The frame of the file's page, or 0; swapped-out shmem pages count as absent.
+  [[nodiscard]] Pfn cached_page(FileId file, u64 index) const;
+  /// The frame of the file's page, brought in if need be (a new zeroed page, or from swap).
+  Pfn get_page(FileId file, u64 index);
+  /// A new anonymous page at linear index `index`, exclusive to its first mapping.
+  Pfn new_anon_page(u64 index);
+  /// The slot of a page that goes to swap: the one of its swap-cache entry, or a new one.
+  u64 slot_of(Pfn pfn);
+  void dup_slot(u64 slot) { ++swap[slot].count; }
+  /// Drops one user of a slot; the last one frees it, with its swap-cache page if that is unmapped.
+  void put_slot(u64 slot);
+  /// Takes a page out of the swap cache if no entry needs its slot. (folio_free_swap)
+  bool free_swap(Pfn pfn);
+
+  /// Map counts. The last unmap of an anonymous page that nothing else holds frees it.
+  void map_page(Pfn pfn) {
+    if (Page* page = pages.find(pfn)) ++page->mapcount;
+  }
+  void unmap_page(Pfn pfn);
+  void free_if_unused(Pfn pfn);
+
+  /// write(2), read(2), ftruncate(2), fallocate(PUNCH_HOLE) on a file, all its mappings included.
+  void file_write(FileId file, u64 offset, u64 length);
+  void file_read(FileId file, u64 offset, u64 length);
+  void file_truncate(FileId file, u64 size);
+  void file_punch_hole(FileId file, u64 offset, u64 length);
+
+  /// Takes a page out of every mapping: anonymous and shmem pages to swap, others out of the cache.
+  /// (shrink_folio_list and try_to_unmap, mm/vmscan.c and mm/rmap.c, v6.18)
+  void reclaim_page(Pfn pfn);
+  /// First phase of migrating a page: every entry that maps it becomes a migration entry.
+  /// (try_to_migrate, mm/rmap.c, v6.18)
+  void migrate_start(Pfn pfn);
+  /// Second phase: the entries map the new frame, which takes over the page's facts; its pfn.
+  /// (remove_migration_ptes, mm/migrate.c, v6.18)
+  Pfn migrate_finish(Pfn pfn);
+
+ private:
+  void unmap_file_range(FileId file, u64 first, u64 last, bool even_cows);
+  void drop_cache(FileId file, u64 first, u64 last);
+};
+
+}  // namespace ptwalk

@@ -1,0 +1,181 @@
+// One access: what the CPU does by itself, when it faults, and which part of the handler answers.
+// Models arch/x86/mm/fault.c:do_user_addr_fault and mm/memory.c:handle_mm_fault, handle_pte_fault,
+// do_wp_page, do_numa_page (v6.18). Faults on huge leaves, stack growth and retries are not modelled.
+#include "ptwalk/fault.hpp"
+
+#include <algorithm>
+
+namespace ptwalk {
+namespace {
+
+constexpr int SIGBUS_NO = 7, SIGKILL_NO = 9, SIGSEGV_NO = 11;
+constexpr int SEGV_MAPERR_CODE = 1, SEGV_ACCERR_CODE = 2, BUS_ADRERR_CODE = 2, BUS_MCEERR_AR_CODE = 4;
+
+/// A load or store that the MMU completes: sets A, and D for a store.
+bool cpu_access(const PageTable& tables, u64 addr, bool write) {
+  const WalkEnd at = tables.walk(addr);
+  const u64 entry = *at.entry;
+  const u64 need = _PAGE_PRESENT | _PAGE_USER | (write ? _PAGE_RW : 0);
+  if ((entry & need) != need) return false;
+  if (at.level != PTE_LEVEL && !(entry & _PAGE_PSE)) return false;
+  *at.entry = entry | _PAGE_ACCESSED | (write ? _PAGE_DIRTY : 0);
+  return true;
+}
+
+bool is_huge_leaf(const PageTable& tables, u64 addr) {
+  const WalkEnd at = tables.walk(addr);
+  return at.level > PTE_LEVEL && tables.kind(*at.entry, at.level) == EntryKind::leaf;
+}
+
+Signal signal_of(AddressSpace::Fault fault, const Config& config) {
+  switch (fault) {
+    case Fault::sigsegv: return {SIGSEGV_NO, SEGV_MAPERR_CODE};
+    case Fault::hwpoison:
+      return {SIGBUS_NO, config.memory_failure ? BUS_MCEERR_AR_CODE : BUS_ADRERR_CODE};
+    case Fault::oom: return {SIGKILL_NO, 0};
+    default: return {SIGBUS_NO, BUS_ADRERR_CODE};
+  }
+}
+
+/// do_numa_page(): the entry gets the VMA's protection back.
+Fault do_numa_page(FaultContext& vmf) {
+  const Profile& p = vmf.profile();
+  u64 entry = p.leaf_modify(vmf.old, vmf.vma.page_prot, PTE_LEVEL) | _PAGE_ACCESSED;
+  if (p.numa_saves_write && (vmf.old & _PAGE_RW)) entry = p.pte_mkwrite(entry);
+  *vmf.slot() = entry;
+  return Fault::done;
+}
+
+Fault handle_pte_fault(FaultContext& vmf) {
+  const Profile& p = vmf.profile();
+  if (pte_none(vmf.old))
+    return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
+  if (!pte_present(vmf.old)) return do_swap_page(vmf);
+  if (pte_protnone(vmf.old) && (vmf.vma.flags & VM_ACCESS_FLAGS)) return do_numa_page(vmf);
+  u64 entry = vmf.old;
+  if (vmf.request.write) {
+    if (!(entry & _PAGE_RW)) return do_wp_page(vmf);
+    entry = p.pte_mkdirty(entry);
+  }
+  *vmf.slot() = entry | _PAGE_ACCESSED;
+  return Fault::done;
+}
+
+}  // namespace
+
+u64 FaultContext::make_entry(Pfn pfn) const {
+  const Profile& p = profile();
+  u64 entry = pfn_pte(pfn, vma.page_prot);
+  if (request.write) {
+    entry = p.pte_mkdirty(entry);
+    if (vma.flags & VM_WRITE) entry = p.pte_mkwrite(entry);
+  }
+  return armed() ? p.pte_mkuffd_wp(entry) : entry;
+}
+
+void AddressSpace::anon_vma_prepare(const Vma& vma) {
+  if (vma.anon_vma) return;
+  const VmaList::Index i = vmas.lower(vma.start);
+  const u32 shared = vmas.reusable_anon_vma(i);
+  vmas.all()[i].anon_vma = shared ? shared : machine->next_anon_vma++;
+  vmas.all()[i].anon_vma_chain = 1;
+}
+
+AddressSpace::Fault AddressSpace::handle_mm_fault(const FaultRequest& request) {
+  const Vma& vma = *vmas.find(request.addr);
+  if (!tables.ensure(request.addr, PMD_LEVEL)) return Fault::oom;
+  const u64* pte = tables.find(request.addr, PTE_LEVEL);
+  FaultContext vmf{*this, vma, request, align_down(request.addr, PAGE_SIZE), pte ? *pte : 0};
+  return handle_pte_fault(vmf);
+}
+
+Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
+  Result<AccessResult> out;
+  AccessResult& result = out.value;
+  result.address = request.addr;
+  if (request.addr >= task_size()) {
+    out.error = {Cause::entry_not_canonical, "access", request.addr, task_size(), u64(tables.levels())};
+    return out;
+  }
+  const auto entry = [&] {
+    const u64* pte = tables.find(request.addr, PTE_LEVEL);
+    return pte ? *pte : 0;
+  };
+  const auto finish = [&](Outcome outcome, Signal signal = {}) {
+    result.outcome = outcome;
+    result.signal = signal;
+    result.after = entry();
+    return out;
+  };
+  result.before = entry();
+  // The access that was blocked here before is retried in the kernel, without the CPU.
+  const auto waiting = pending.find(align_down(request.addr, PAGE_SIZE));
+  bool in_kernel = waiting != pending.end() && waiting->second.write == request.write;
+  if (in_kernel) pending.erase(waiting);
+  for (;; in_kernel = false) {
+    if (!in_kernel && cpu_access(tables, request.addr, request.write)) return finish(Outcome::done);
+    const Vma* vma = vmas.find(request.addr);
+    if (!vma) return finish(Outcome::signal, {SIGSEGV_NO, SEGV_MAPERR_CODE});
+    // access_error(): a store needs VM_WRITE; a load any of R, W, X.
+    if (!(vma->flags & (request.write ? VM_WRITE : VM_ACCESS_FLAGS)))
+      return finish(Outcome::signal, {SIGSEGV_NO, SEGV_ACCERR_CODE});
+    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, request.addr)) {
+      out.error = {Cause::huge_fault, "access", request.addr};
+      return out;
+    }
+    const Fault fault = handle_mm_fault(request);
+    if (fault == Fault::blocked) {
+      if (const auto it = pending.find(align_down(request.addr, PAGE_SIZE)); it != pending.end())
+        result.message = it->second.message;
+      return finish(Outcome::blocked);
+    }
+    if (fault == Fault::migrating) return finish(Outcome::blocked);
+    if (fault != Fault::done) return finish(Outcome::signal, signal_of(fault, profile().config));
+  }
+}
+
+Result<AccessResult> AddressSpace::access(u64 addr, bool write) { return touch({addr, write}); }
+
+Result<AccessResult> AddressSpace::kernel_access(u64 addr, bool write) {
+  auto out = touch({addr, write, true});
+  if (out.ok() && out.value.outcome == Outcome::signal)
+    out.error = {Cause::page_fault_failed, write ? "read" : "write", addr,
+                 u64(out.value.signal.signo), u64(out.value.signal.code)};
+  return out;
+}
+
+Result<u64> AddressSpace::populate(u64 start, u64 length, bool write) {
+  const char* const call = "populate";
+  const auto fail = [&](u64 done, Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+    return Result<u64>{done, {cause, call, a, b, c}};
+  };
+  if (!is_aligned(start, PAGE_SIZE)) return fail(0, Cause::start_unaligned, start);
+  if (start > task_size() || length > task_size() - start)
+    return fail(0, Cause::beyond_task_size, start, length, task_size());
+  const u64 end = start + align_up(length, PAGE_SIZE);
+  u64 done = 0;
+  for (u64 addr = start; addr < end; addr += PAGE_SIZE, ++done) {
+    const Vma* vma = vmas.find(addr);
+    if (!vma) return fail(done, Cause::hole, addr);
+    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, addr))
+      return fail(done, Cause::huge_fault, addr);
+    if (!(vma->flags & (write ? VM_WRITE : VM_READ)))
+      return fail(done, Cause::page_fault_failed, addr, SIGSEGV_NO, SEGV_ACCERR_CODE);
+    // follow_page_pte(): an entry that allows the access is left alone.
+    for (;;) {
+      const u64* pte = tables.find(addr, PTE_LEVEL);
+      const u64 need = _PAGE_PRESENT | (write ? _PAGE_RW : 0);
+      if (pte && (*pte & need) == need) break;
+      const Fault fault = handle_mm_fault({addr, write, true});
+      if (fault == Fault::blocked || fault == Fault::migrating)
+        return fail(done, Cause::would_block, addr);
+      const Signal signal = signal_of(fault, profile().config);
+      if (fault != Fault::done)
+        return fail(done, fault == Fault::hwpoison ? Cause::page_poisoned : Cause::page_fault_failed,
+                    addr, u64(signal.signo), u64(signal.code));
+    }
+  }
+  return {done, {}};
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,122 @@
+// Faults on none entries: anonymous memory, file pages read, copied or shared, fault-around. Models
+// mm/memory.c:do_anonymous_page, do_read_fault, do_cow_fault, do_shared_fault, finish_fault,
+// mm/filemap.c:filemap_map_pages and mm/shmem.c:shmem_fault (v6.18). Readahead is not modelled.
+#include <algorithm>
+
+#include "ptwalk/fault.hpp"
+
+namespace ptwalk {
+namespace {
+
+constexpr u64 FAULT_AROUND_PAGES = 16;  // fault_around_bytes, 64 KiB
+
+/// A page of a file made present for a read: dirty at once on kernels that map dirty folios so.
+u64 read_entry(const FaultContext& vmf, Pfn pfn) {
+  const Profile& p = vmf.profile();
+  u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
+  const Page* page = vmf.mm.machine->pages.find(pfn);
+  if (p.faultaround_dirty && (entry & _PAGE_RW) && page && page->dirty())
+    entry = p.pte_mkdirty(entry);
+  return entry;
+}
+
+/// Maps what the page cache holds of the 64 KiB around the fault; true if the fault is answered.
+bool fault_around(const FaultContext& vmf) {
+  const Vma& vma = vmf.vma;
+  if (vma.flags & (VM_UFFD_WP | VM_UFFD_MINOR)) return false;  // uffd_disable_fault_around()
+  Machine& machine = *vmf.mm.machine;
+  const File& file = machine.files[u64(vma.file)];
+  const u64 start = std::max(align_down(vmf.addr, FAULT_AROUND_PAGES * PAGE_SIZE), vma.start);
+  const u64 table_end = align_down(vmf.addr, PMD_SIZE) + PMD_SIZE;
+  const u64 end = std::min({start + FAULT_AROUND_PAGES * PAGE_SIZE, table_end, vma.end});
+  const u64 last = std::min(vma.index_of(end), file.nr_pages());
+  bool answered = false;
+  for (auto it = file.cache.lower_bound(vma.index_of(start));
+       it != file.cache.end() && it->first < last; ++it) {
+    if (it->second.swapped()) continue;
+    const u64 addr = vma.address_of(it->first);
+    u64* pte = vmf.mm.tables.ensure(addr, PTE_LEVEL);
+    if (!pte || !pte_none(*pte)) continue;
+    *pte = read_entry(vmf, it->second.pfn);
+    machine.map_page(it->second.pfn);
+    answered |= addr == vmf.addr;
+  }
+  return answered;
+}
+
+Fault do_read_fault(FaultContext& vmf) {
+  if (fault_around(vmf)) return Fault::done;
+  Pfn page = 0;
+  if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
+  u64* pte = vmf.slot();
+  if (!pte) return Fault::oom;
+  const u64 entry = read_entry(vmf, page);
+  *pte = vmf.armed() ? vmf.profile().pte_mkuffd_wp(entry) : entry;
+  vmf.mm.machine->map_page(page);
+  return Fault::done;
+}
+
+Fault do_cow_fault(FaultContext& vmf) {
+  vmf.mm.anon_vma_prepare(vmf.vma);
+  Pfn page = 0;
+  if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
+  u64* pte = vmf.slot();
+  if (!pte) return Fault::oom;
+  *pte = vmf.make_entry(vmf.mm.machine->new_anon_page(vmf.vma.index_of(vmf.addr)));
+  return Fault::done;
+}
+
+Fault do_shared_fault(FaultContext& vmf) {
+  Pfn page = 0;
+  if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
+  u64* pte = vmf.slot();
+  if (!pte) return Fault::oom;
+  *pte = vmf.make_entry(page);
+  vmf.mm.machine->map_page(page);
+  vmf.mm.machine->pages.at(page).flags |= PG_dirty;
+  return Fault::done;
+}
+
+}  // namespace
+
+Fault file_fault(const FaultContext& vmf, Pfn& page) {
+  const Vma& vma = vmf.vma;
+  Machine& machine = *vmf.mm.machine;
+  if (vma.file == NO_FILE) return Fault::sigbus;
+  const File& file = machine.files[u64(vma.file)];
+  const u64 index = vma.index_of(vmf.addr);
+  if (index >= file.nr_pages()) return Fault::sigbus;
+  if (file.kind == FileKind::shmem) {
+    const bool held = file.cache.contains(index);
+    if (held && (vma.flags & VM_UFFD_MINOR))
+      return vmf.mm.handle_userfault(vma, vmf.request, VM_UFFD_MINOR);
+    if (!held && (vma.flags & VM_UFFD_MISSING))
+      return vmf.mm.handle_userfault(vma, vmf.request, VM_UFFD_MISSING);
+  }
+  page = machine.get_page(vma.file, index);
+  return Fault::done;
+}
+
+Fault do_anonymous_page(FaultContext& vmf) {
+  const Profile& p = vmf.profile();
+  Machine& machine = *vmf.mm.machine;
+  u64* pte = vmf.slot();
+  if (!pte) return Fault::oom;
+  if (vmf.request.write) vmf.mm.anon_vma_prepare(vmf.vma);
+  if (vmf.vma.flags & VM_UFFD_MISSING)
+    return vmf.mm.handle_userfault(vmf.vma, vmf.request, VM_UFFD_MISSING);
+  if (vmf.request.write) {
+    *pte = vmf.make_entry(machine.new_anon_page(vmf.vma.index_of(vmf.addr)));
+  } else {
+    const u64 entry = pfn_pte(ZERO_PFN, vmf.vma.page_prot) | _PAGE_SPECIAL;
+    *pte = vmf.armed() ? p.pte_mkuffd_wp(entry) : entry;
+  }
+  return Fault::done;
+}
+
+Fault do_fault(FaultContext& vmf) {
+  if (!vmf.request.write) return do_read_fault(vmf);
+  return vmf.vma.shared() ? do_shared_fault(vmf) : do_cow_fault(vmf);
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,141 @@
+// Faults on swap-format entries and on read-only present ones: markers, swap-in, copy on write. Models
+// mm/memory.c:do_swap_page, handle_pte_marker, do_wp_page, wp_page_copy (v6.18) and v5.12's reuse rule.
+// Swap readahead and writeback are not modelled; device pages end in SIGBUS instead of migrating back.
+#include "ptwalk/fault.hpp"
+
+namespace ptwalk {
+namespace {
+
+Fault handle_marker(FaultContext& vmf) {
+  const Profile& p = vmf.profile();
+  const u64 bits = p.marker_bits(vmf.old) & p.marker_mask;
+  if (bits & PTE_MARKER_POISONED) return Fault::hwpoison;
+  if (bits & PTE_MARKER_GUARD) return Fault::sigsegv;
+  if (!(bits & PTE_MARKER_UFFD_WP)) return Fault::sigbus;
+  // A marker that outlived its registration is cleared, and the fault is taken again.
+  const bool anonymous_too = p.marker_vmas == MarkerVmas::registered;
+  if (!vmf.vma.uffd_wp() || (vmf.vma.anonymous() && !anonymous_too)) {
+    *vmf.slot() = 0;
+    return Fault::done;
+  }
+  return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
+}
+
+/// The page of a swap slot, read back into the swap cache if it is not there.
+Pfn swapin_page(Machine& machine, u64 slot, u64 index) {
+  if (machine.swap[slot].cached) return machine.swap[slot].cached;
+  const Pfn pfn = machine.pages.alloc(PG_anon | PG_swapcache);
+  Page& page = machine.pages.at(pfn);
+  page.index = index;
+  page.swap_slot = slot;
+  machine.swap[slot].cached = pfn;
+  return pfn;
+}
+
+Fault swap_in(FaultContext& vmf) {
+  const Profile& p = vmf.profile();
+  Machine& machine = *vmf.mm.machine;
+  const u64 slot = swp_offset(vmf.old);
+  // A raw entry may name a slot that nothing was written to.
+  if (slot >= machine.swap.size() || !machine.swap[slot].count) return Fault::sigbus;
+  const Pfn pfn = swapin_page(machine, slot, vmf.vma.index_of(vmf.addr));
+  Page& page = machine.pages.at(pfn);
+  const bool shared_by_none = page.mapcount == 0;
+  ++page.mapcount;
+  machine.put_slot(slot);
+  bool exclusive = p.swp_exclusive && (vmf.old & _PAGE_SWP_EXCLUSIVE);
+  // A store may take the page out of the swap cache and so become its only user.
+  if (vmf.request.write && shared_by_none && machine.free_swap(pfn)) exclusive = true;
+
+  const bool armed = vmf.old & _PAGE_SWP_UFFD_WP;
+  u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
+  if (vmf.old & p.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
+  if (armed) entry = p.pte_mkuffd_wp(entry);
+  bool still_to_write = vmf.request.write;
+  if (exclusive) {
+    if (p.anon_exclusive) page.flags |= PG_anon_exclusive;
+    const bool tracked = armed && vmf.vma.uffd_wp();
+    const bool soft_dirty_fault = p.config.mem_soft_dirty && !(vmf.vma.flags & VM_SOFTDIRTY) &&
+                                  !(entry & _PAGE_SOFT_DIRTY);
+    const bool may_write = (vmf.vma.flags & VM_WRITE) && !tracked && !soft_dirty_fault;
+    if (may_write && (vmf.request.write || p.swapin_read_writable)) {
+      entry = p.pte_mkwrite(entry);
+      if (vmf.request.write) entry = p.pte_mkdirty(entry);
+      still_to_write = false;
+    }
+  }
+  u64* pte = vmf.slot();
+  *pte = entry;
+  if (!still_to_write) return Fault::done;
+  vmf.old = entry;
+  return do_wp_page(vmf);
+}
+
+/// A new private page in place of the one that the entry maps, or of the zero page.
+Fault wp_page_copy(FaultContext& vmf) {
+  Machine& machine = *vmf.mm.machine;
+  const u64 old = vmf.old;
+  vmf.mm.anon_vma_prepare(vmf.vma);
+  vmf.old = 0;  // the copy does not inherit UFFD_WP
+  *vmf.slot() = vmf.make_entry(machine.new_anon_page(vmf.vma.index_of(vmf.addr)));
+  if (!(old & _PAGE_SPECIAL)) machine.unmap_page(pte_pfn(old));
+  return Fault::done;
+}
+
+void wp_page_reuse(FaultContext& vmf, u64 old) {
+  const Profile& p = vmf.profile();
+  u64 entry = p.pte_mkdirty(old | _PAGE_ACCESSED);
+  if (vmf.vma.flags & VM_WRITE) entry = p.pte_mkwrite(entry);
+  *vmf.slot() = entry;
+}
+
+}  // namespace
+
+bool can_reuse_anon(Machine& machine, Pfn pfn) {
+  const Page* page = machine.pages.find(pfn);
+  if (!page || !page->anon() || (page->flags & PG_ksm)) return false;
+  if (page->anon_exclusive()) return true;
+  // v5.12 counts the swap cache as another user; later kernels try to drop it first.
+  const bool alone = machine.profile.anon_exclusive ? page->mapcount == 1 && machine.free_swap(pfn)
+                                                    : page->mapcount == 1 &&
+                                                          !(page->flags & PG_swapcache);
+  return alone;
+}
+
+Fault do_wp_page(FaultContext& vmf) {
+  Machine& machine = *vmf.mm.machine;
+  u64 old = vmf.old;
+  if (vmf.vma.uffd_wp() && (old & _PAGE_UFFD_WP)) {
+    if (!(machine.uffds[u64(vmf.vma.uffd)].features & UFFD_FEATURE_WP_ASYNC))
+      return vmf.mm.handle_userfault(vmf.vma, vmf.request, VM_UFFD_WP);
+    old &= ~_PAGE_UFFD_WP;
+    *vmf.slot() = vmf.old = old;
+  }
+  const Pfn pfn = pte_pfn(old);
+  if (vmf.vma.flags & (VM_SHARED | VM_MAYSHARE)) {
+    if (Page* page = machine.pages.find(pfn)) page->flags |= PG_dirty;
+    wp_page_reuse(vmf, old);
+    return Fault::done;
+  }
+  if (!(old & _PAGE_SPECIAL) && can_reuse_anon(machine, pfn)) {
+    if (vmf.profile().anon_exclusive) machine.pages.at(pfn).flags |= PG_anon_exclusive;
+    wp_page_reuse(vmf, old);
+    return Fault::done;
+  }
+  return wp_page_copy(vmf);
+}
+
+Fault do_swap_page(FaultContext& vmf) {
+  const Profile& p = vmf.profile();
+  if (p.is_marker(vmf.old)) return handle_marker(vmf);
+  switch (p.swp_kind(vmf.old)) {
+    case SwpKind::swap: return swap_in(vmf);
+    case SwpKind::hwpoison: return Fault::hwpoison;
+    case SwpKind::migration_read:
+    case SwpKind::migration_read_exclusive:
+    case SwpKind::migration_write: return Fault::migrating;
+    default: return Fault::sigbus;
+  }
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,125 @@
+// fork(2): the child's VMAs, which page tables are copied, and what the copy changes on both sides.
+// Models kernel/fork.c:dup_mmap, mm/memory.c:copy_page_range, copy_present_ptes, copy_nonpresent_pte and
+// fs/userfaultfd.c:dup_userfaultfd (v5.12 with the v2 series, v6.1 to v6.18). Huge pages are copied as
+// small entries are not: their PMD is left to be faulted; pinned pages and hugetlb are not modelled.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk {
+namespace {
+
+/// Entries of one VMA pair; `cow` as the parent's flags say.
+struct EntryCopy {
+  Machine& machine;
+  const Vma& parent;
+  const Vma& child;
+
+  [[nodiscard]] u64 present(u64* source) const {
+    const Profile& p = machine.profile;
+    u64 entry = *source;
+    if (!(entry & _PAGE_SPECIAL)) {
+      if (Page* page = machine.pages.find(pte_pfn(entry))) {
+        page->flags &= u16(~PG_anon_exclusive);
+        ++page->mapcount;
+      }
+    }
+    if (parent.cow() && (entry & _PAGE_RW)) *source = entry = p.pte_wrprotect(entry);
+    if (parent.shared()) entry = p.pte_mkclean(entry);
+    entry &= ~_PAGE_ACCESSED;
+    return child.uffd_wp() ? entry : entry & ~_PAGE_UFFD_WP;
+  }
+
+  [[nodiscard]] u64 marker(u64 entry) const {
+    const Profile& p = machine.profile;
+    u64 bits = p.marker_bits(entry);
+    if (!child.uffd_wp()) bits &= ~PTE_MARKER_UFFD_WP;
+    return bits ? p.make_marker(bits) : 0;
+  }
+
+  [[nodiscard]] u64 swap(u64* source) const {
+    const Profile& p = machine.profile;
+    const SwpKind kind = p.swp_kind(*source);
+    if (kind == SwpKind::swap) {
+      if (p.swp_exclusive) *source &= ~_PAGE_SWP_EXCLUSIVE;
+      if (swp_offset(*source) < machine.swap.size()) machine.dup_slot(swp_offset(*source));
+    } else if (kind >= SwpKind::migration_read && kind <= SwpKind::migration_write) {
+      machine.map_page(swp_offset(*source) & SWP_PFN_MASK);
+      if (parent.cow() && kind != SwpKind::migration_read)
+        *source = swp_with_type(*source, unsigned(p.swp_type_of(SwpKind::migration_read)));
+    } else if (kind == SwpKind::device_private_write && parent.cow()) {
+      *source = swp_with_type(*source, unsigned(p.swp_type_of(SwpKind::device_private_read)));
+    }
+    return child.uffd_wp() ? *source : *source & ~_PAGE_SWP_UFFD_WP;
+  }
+
+  [[nodiscard]] u64 operator()(u64* source) const {
+    if (pte_none(*source)) return 0;
+    if (pte_present(*source)) return present(source);
+    return machine.profile.is_marker(*source) ? marker(*source) : swap(source);
+  }
+};
+
+}  // namespace
+
+void AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied) {
+  const EntryCopy copy{*machine, vma, copied};
+  for (u64 addr = vma.start; addr < vma.end;) {
+    const WalkEnd at = tables.walk(addr);
+    const u64 size = level_size(std::max(at.level, PMD_LEVEL));
+    const u64 next = std::min(vma.end, align_down(addr, size) + size);
+    if (at.level == PTE_LEVEL) {
+      // Tables appear in the child wherever the parent has them, empty or not.
+      u64* to = child.tables.ensure(addr, PTE_LEVEL);
+      for (u64 i = 0; to && i < (next - addr) >> PAGE_SHIFT; ++i) to[i] = copy(&at.entry[i]);
+    } else if (at.level < tables.levels()) {
+      (void)child.tables.ensure(addr, at.level);
+    }
+    addr = next;
+  }
+}
+
+std::shared_ptr<AddressSpace> AddressSpace::fork() {
+  const Profile& p = profile();
+  auto child = std::make_shared<AddressSpace>(machine);
+  child->names = names;
+  std::vector<std::pair<UffdId, UffdId>> contexts;  // the parent's and the child's
+  for (const Vma& vma : vmas.all()) {
+    if (vma.flags & VM_DONTCOPY) continue;
+    Vma copied = vma;
+    copied.flags &= ~VM_LOCKED;
+    if (vma.uffd != NO_UFFD) {
+      const UffdContext& ctx = machine->uffds[u64(vma.uffd)];
+      if (ctx.features & UFFD_FEATURE_EVENT_FORK) {
+        const auto known = std::find_if(contexts.begin(), contexts.end(),
+                                        [&](const auto& pair) { return pair.first == vma.uffd; });
+        if (known == contexts.end()) {
+          const UffdContext made{.mm = child.get(), .features = ctx.features,
+                                 .api_done = true, .user_mode_only = ctx.user_mode_only, .queue = {}};
+          machine->uffds.push_back(made);
+          contexts.emplace_back(vma.uffd, UffdId(machine->uffds.size()) - 1);
+        }
+        copied.uffd = known == contexts.end() ? contexts.back().second : known->second;
+      } else {
+        copied.uffd = NO_UFFD;
+        copied.flags &= ~VM_UFFD_FLAGS;
+        if (p.writenotify_uffd_wp) copied.page_prot = vma_page_prot(p, copied);
+      }
+    }
+    if (vma.flags & VM_WIPEONFORK) {
+      copied.anon_vma = copied.anon_vma_chain = 0;
+    } else if (vma.anon_vma) {
+      copied.anon_vma = machine->next_anon_vma++;
+      copied.anon_vma_chain = vma.anon_vma_chain + 1;
+    }
+    child->vmas.insert(copied);
+    const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP)) ||
+                        (p.fork_copies_wp_vma && copied.uffd_wp());
+    if (needed && !(vma.flags & VM_WIPEONFORK)) copy_page_range(*child, vma, copied);
+  }
+  for (const auto& [from, to] : contexts)
+    send(from, {.event = UffdEvent::fork, .child = to});
+  return child;
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,153 @@
+// Files, page cache, swap slots and map counts of a machine: what its address spaces share.
+#include "ptwalk/machine.hpp"
+
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk {
+
+Machine::Machine(const Profile& chosen, int nr_levels) : profile(chosen), levels(nr_levels) {}
+
+FileId Machine::create_file(FileKind kind, u64 size, bool writable) {
+  files.push_back({.kind = kind, .writable = writable, .size = size, .cache = {}});
+  return FileId(files.size()) - 1;
+}
+
+Pfn Machine::cached_page(FileId file, u64 index) const {
+  const auto& cache = files[u64(file)].cache;
+  const auto found = cache.find(index);
+  return found == cache.end() || found->second.swapped() ? 0 : found->second.pfn;
+}
+
+Pfn Machine::get_page(FileId file, u64 index) {
+  CacheEntry& entry = files[u64(file)].cache[index];
+  if (entry.pfn && !entry.swapped()) return entry.pfn;
+  const bool from_swap = entry.swapped();
+  if (from_swap) put_slot(entry.swap_slot);
+  entry.swap_slot = NO_SLOT;
+  entry.pfn = pages.alloc(from_swap ? PG_dirty : 0);
+  Page& page = pages.at(entry.pfn);
+  page.file = file;
+  page.index = index;
+  return entry.pfn;
+}
+
+Pfn Machine::new_anon_page(u64 index) {
+  const Pfn pfn = pages.alloc(PG_anon | (profile.anon_exclusive ? PG_anon_exclusive : 0));
+  Page& page = pages.at(pfn);
+  page.index = index;
+  page.mapcount = 1;
+  return pfn;
+}
+
+u64 Machine::slot_of(Pfn pfn) {
+  Page& page = pages.at(pfn);
+  if (page.flags & PG_swapcache) return page.swap_slot;
+  if (free_slots.empty()) {
+    free_slots.push_back(swap.size());
+    swap.emplace_back();
+  }
+  page.swap_slot = free_slots.back();
+  free_slots.pop_back();
+  swap[page.swap_slot] = {.count = 0, .cached = pfn};
+  page.flags |= PG_swapcache;
+  return page.swap_slot;
+}
+
+void Machine::put_slot(u64 slot) {
+  if (slot >= swap.size() || swap[slot].count == 0) return;  // a raw entry that names no slot of ours
+  if (--swap[slot].count) return;
+  const Pfn cached = swap[slot].cached;
+  if (!cached)
+    free_slots.push_back(slot);
+  else if (pages.at(cached).mapcount == 0)
+    free_if_unused(cached);
+}
+
+bool Machine::free_swap(Pfn pfn) {
+  Page& page = pages.at(pfn);
+  if (!(page.flags & PG_swapcache)) return true;
+  SwapSlot& slot = swap[page.swap_slot];
+  if (slot.count) return false;
+  slot.cached = 0;
+  free_slots.push_back(page.swap_slot);
+  page.swap_slot = NO_SLOT;
+  page.flags = u16((page.flags & ~PG_swapcache) | PG_dirty);
+  return true;
+}
+
+void Machine::unmap_page(Pfn pfn) {
+  Page* page = pages.find(pfn);
+  if (!page || page->mapcount == 0) return;
+  if (--page->mapcount == 0) free_if_unused(pfn);
+}
+
+void Machine::free_if_unused(Pfn pfn) {
+  const Page* page = pages.find(pfn);
+  if (!page || page->mapcount || page->file != NO_FILE) return;
+  if (free_swap(pfn)) pages.free(pfn);
+}
+
+void Machine::file_write(FileId id, u64 offset, u64 length) {
+  if (!length) return;
+  File& file = files[u64(id)];
+  file.size = std::max(file.size, offset + length);
+  for (u64 i = offset >> PAGE_SHIFT; i <= (offset + length - 1) >> PAGE_SHIFT; ++i)
+    pages.at(get_page(id, i)).flags |= PG_dirty;
+}
+
+void Machine::file_read(FileId id, u64 offset, u64 length) {
+  const File& file = files[u64(id)];
+  const u64 end = std::min(align_up(offset + length, PAGE_SIZE), align_up(file.size, PAGE_SIZE));
+  for (u64 at = align_down(offset, PAGE_SIZE); at < end; at += PAGE_SIZE) {
+    const u64 index = at >> PAGE_SHIFT;
+    // A hole of shmem is read without a page; another file system reads it in.
+    if (file.kind == FileKind::regular || file.cache.contains(index)) get_page(id, index);
+  }
+}
+
+void Machine::unmap_file_range(FileId file, u64 first, u64 last, bool even_cows) {
+  const AddressSpace::ZapDetails details{.even_cows = even_cows,
+                                         .skip_swap = !profile.exclusive_types};
+  for (AddressSpace* mm : mms) {
+    for (const Vma& vma : mm->vmas.all()) {
+      if (vma.file != file) continue;
+      const u64 lo = std::max(first, vma.pgoff);
+      const u64 hi = std::min(last, vma.pgoff + (vma.length() >> PAGE_SHIFT));
+      if (lo < hi) mm->zap_range(vma, vma.address_of(lo), vma.address_of(hi), details);
+    }
+  }
+}
+
+void Machine::drop_cache(FileId file, u64 first, u64 last) {
+  auto& cache = files[u64(file)].cache;
+  const auto from = cache.lower_bound(first), to = cache.lower_bound(last);
+  for (auto it = from; it != to; ++it) {
+    if (it->second.swapped())
+      put_slot(it->second.swap_slot);
+    else
+      pages.free(it->second.pfn);
+  }
+  cache.erase(from, to);
+}
+
+void Machine::file_truncate(FileId id, u64 size) {
+  File& file = files[u64(id)];
+  const u64 old_size = file.size;
+  file.size = size;
+  if (size >= old_size) return;
+  const u64 first = align_up(size, PAGE_SIZE) >> PAGE_SHIFT;
+  unmap_file_range(id, first, ~0ull, true);
+  drop_cache(id, first, ~0ull);
+}
+
+void Machine::file_punch_hole(FileId id, u64 offset, u64 length) {
+  const u64 first = align_up(offset, PAGE_SIZE) >> PAGE_SHIFT;
+  const u64 last = (offset + length) >> PAGE_SHIFT;
+  if (first >= last) return;
+  unmap_file_range(id, first, last, false);
+  drop_cache(id, first, last);
+}
+
+}  // namespace ptwalk

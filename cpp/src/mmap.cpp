@@ -1,0 +1,173 @@
+// mmap(2) and munmap(2): the checks, the place, the VMA, and what goes when a range goes. Models
+// mm/mmap.c:do_mmap, mm/vma.c:do_vmi_munmap and mm/memory.c:free_pgtables (v6.18). The commit limit,
+// RLIMIT_AS and stack growth are not modelled; addresses are picked top down without a random offset.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk {
+namespace {
+
+constexpr std::size_t MAX_MAP_COUNT = 65530;  // vm.max_map_count
+constexpr u32 KNOWN_FLAGS = MAP_SHARED_ | MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_ | MAP_LOCKED_ |
+                            MAP_NORESERVE_ | MAP_POPULATE_ | MAP_FIXED_NOREPLACE_ | 0x20000 /*STACK*/;
+
+VmaKind kind_of(FileKind kind) {
+  switch (kind) {
+    case FileKind::shmem: return VmaKind::shmem;
+    case FileKind::regular: return VmaKind::regular;
+    case FileKind::hugetlb: return VmaKind::hugetlb;
+    case FileKind::dax: return VmaKind::dax;
+  }
+  return VmaKind::other;
+}
+
+/// vm_flags of a new mapping; VM_ACCOUNT as accountable_mapping() says.
+u64 new_vm_flags(int prot, u32 flags, const File* file, const Config& config) {
+  u64 vm = u64(prot) & VM_ACCESS_FLAGS;
+  vm |= VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC;
+  if (flags & MAP_LOCKED_) vm |= VM_LOCKED;
+  if (flags & MAP_SHARED_) {
+    vm |= VM_SHARED | VM_MAYSHARE;
+    if (file && !file->writable) vm &= ~(VM_MAYWRITE | VM_SHARED);
+  }
+  if (flags & MAP_NORESERVE_) vm |= VM_NORESERVE;
+  if ((vm & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE) vm |= VM_ACCOUNT;
+  if (config.mem_soft_dirty) vm |= VM_SOFTDIRTY;
+  return vm;
+}
+
+}  // namespace
+
+AddressSpace::AddressSpace(std::shared_ptr<Machine> owner)
+    : machine(std::move(owner)), tables(machine->frames, machine->profile, machine->levels) {
+  machine->mms.push_back(this);
+}
+
+AddressSpace::~AddressSpace() {
+  (void)unmap_range(0, ~0ull);  // exit(2) sends no messages
+  tables.free_all();
+  std::erase(machine->mms, this);
+  for (UffdContext& ctx : machine->uffds)
+    if (ctx.mm == this) ctx.mm = nullptr;
+}
+
+Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId file, u64 offset) {
+  const auto fail = [](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+    return Result<u64>{0, {cause, "mmap", a, b, c}};
+  };
+  if (!is_aligned(offset, PAGE_SIZE)) return fail(Cause::offset_unaligned, offset);
+  if (!length) return fail(Cause::length_zero);
+  const u32 type = flags & (MAP_SHARED_ | MAP_PRIVATE_);
+  if (type == 0 || type == (MAP_SHARED_ | MAP_PRIVATE_) || (flags & ~KNOWN_FLAGS))
+    return fail(Cause::bad_flags, flags);
+  if (prot & ~7) return fail(Cause::bad_prot, u64(prot));
+  const u64 end_of_user = task_size();
+  if (length > end_of_user) return fail(Cause::length_overflow, addr, length);
+  length = align_up(length, PAGE_SIZE);
+  if (vmas.all().size() > MAX_MAP_COUNT) return fail(Cause::map_count);
+  const bool fixed = flags & (MAP_FIXED_ | MAP_FIXED_NOREPLACE_);
+  if (fixed) {
+    if (addr > end_of_user - length) return fail(Cause::length_overflow, addr, length);
+    if (!is_aligned(addr, PAGE_SIZE)) return fail(Cause::start_unaligned, addr);
+    if (addr < MMAP_MIN_ADDR) return fail(Cause::start_below_min, addr, MMAP_MIN_ADDR);
+    if ((flags & MAP_FIXED_NOREPLACE_) && vmas.first_intersecting(addr, addr + length))
+      return fail(Cause::address_taken, addr, addr + length);
+  } else {
+    addr = align_up(std::max(addr, addr ? MMAP_MIN_ADDR : 0), PAGE_SIZE);
+    if (!addr || addr > end_of_user - length || vmas.first_intersecting(addr, addr + length))
+      addr = pick_address(length);
+    if (!addr) return fail(Cause::no_space, length);
+  }
+  if (flags & MAP_ANONYMOUS_) file = NO_FILE;
+  const File* backing = file == NO_FILE ? nullptr : &machine->files[u64(file)];
+  if (!backing && !(flags & MAP_ANONYMOUS_)) return fail(Cause::bad_flags, flags);
+  if (backing && (flags & MAP_SHARED_) && (prot & PROT_WRITE_) && !backing->writable)
+    return fail(Cause::file_not_writable);
+  if (split_would_exceed(addr, addr + length)) return fail(Cause::map_count);
+
+  const UnmapEvents unmapped = fixed ? unmap_range(addr, addr + length) : UnmapEvents{};
+  Vma vma{.start = addr, .end = addr + length, .pgoff = addr >> PAGE_SHIFT};
+  vma.flags = new_vm_flags(prot, flags, backing, profile().config);
+  if (!backing && (flags & MAP_SHARED_)) file = machine->create_file(FileKind::shmem, length);
+  if (file != NO_FILE) {
+    vma.file = file;
+    vma.kind = kind_of(machine->files[u64(file)].kind);
+    vma.pgoff = backing ? offset >> PAGE_SHIFT : 0;
+  }
+  vma.page_prot = vma_page_prot(profile(), vma);
+  vmas.merge(vmas.insert(vma), profile());
+  send(unmapped);
+  if (flags & (MAP_POPULATE_ | MAP_LOCKED_)) (void)populate(addr, length, vma.flags & VM_WRITE);
+  return {addr, {}};
+}
+
+Error AddressSpace::munmap(u64 start, u64 length) {
+  const auto fail = [](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+    return Error{cause, "munmap", a, b, c};
+  };
+  if (!is_aligned(start, PAGE_SIZE)) return fail(Cause::start_unaligned, start);
+  if (start > task_size() || length > task_size() - start)
+    return fail(Cause::beyond_task_size, start, length, task_size());
+  if (!length) return fail(Cause::length_zero);
+  const u64 end = start + align_up(length, PAGE_SIZE);
+  if (split_would_exceed(start, end)) return fail(Cause::map_count);
+  send(unmap_range(start, end));
+  return {};
+}
+
+u64 AddressSpace::pick_address(u64 length) const {
+  u64 top = task_size();
+  for (auto vma = vmas.all().rbegin(); vma != vmas.all().rend(); ++vma) {
+    if (vma->end <= top && top - vma->end >= length) return top - length;
+    top = std::min(top, vma->start);
+  }
+  return top >= MMAP_MIN_ADDR && top - MMAP_MIN_ADDR >= length ? top - length : 0;
+}
+
+bool AddressSpace::split_would_exceed(u64 start, u64 end) const {
+  const Vma* first = vmas.find(start);
+  const Vma* last = vmas.find(end);
+  // Only a hole punched into the middle of one VMA adds to the count.
+  return first && first == last && first->start < start && vmas.all().size() >= MAX_MAP_COUNT;
+}
+
+VmaList::Index AddressSpace::split_at(u64 addr) {
+  const VmaList::Index i = vmas.lower(addr);
+  if (i < vmas.all().size() && vmas.all()[i].start < addr) return vmas.split(i, addr);
+  return i;
+}
+
+void AddressSpace::free_pgtables(u64 start, u64 end) {
+  const VmaList::Index next = vmas.lower(end - 1);
+  const u64 floor = next > 0 ? vmas.all()[next - 1].end : 0;
+  const u64 ceiling = next < vmas.all().size() ? vmas.all()[next].start : 1ull << 57;
+  tables.free_range(start, end, floor, ceiling);
+}
+
+AddressSpace::UnmapEvents AddressSpace::unmap_range(u64 start, u64 end) {
+  UnmapEvents events{.contexts = {}, .range = {start, end}};
+  if (!vmas.first_intersecting(start, end)) return events;
+  const VmaList::Index first = split_at(start);
+  const VmaList::Index last = split_at(end);
+  for (VmaList::Index i = first; i < last; ++i) {
+    const Vma& vma = vmas.all()[i];
+    zap_range(vma, vma.start, vma.end, {.drop_marker = true});
+    if (vma.uffd == NO_UFFD) continue;
+    const bool told = machine->uffds[u64(vma.uffd)].features & UFFD_FEATURE_EVENT_UNMAP;
+    auto& to = events.contexts;
+    if (told && std::find(to.begin(), to.end(), vma.uffd) == to.end()) to.push_back(vma.uffd);
+  }
+  const u64 low = vmas.all()[first].start, high = vmas.all()[last - 1].end;
+  vmas.erase(first, last);
+  free_pgtables(low, high);
+  pending.erase(pending.lower_bound(start), pending.lower_bound(end));
+  return events;
+}
+
+void AddressSpace::send(const UnmapEvents& events) {
+  for (UffdId ctx : events.contexts)
+    send(ctx, {.event = UffdEvent::unmap, .address = events.range.start, .to = events.range.end});
+}
+
+}  // namespace ptwalk

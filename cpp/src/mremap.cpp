@@ -1,0 +1,209 @@
+// mremap(2): resizing in place, moving, DONTUNMAP, and the messages. Models mm/mremap.c:do_mremap,
+// mremap_to, remap_move, move_vma and move_page_tables (v6.1, v6.12, v6.18). Duplicating a shared
+// mapping (old_len 0), hugetlb and PUD-sized table moves are not modelled.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk {
+namespace {
+
+constexpr const char* CALL = "mremap";
+
+Error refuse(Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) { return {cause, CALL, a, b, c}; }
+
+/// An entry on its way to another address: soft-dirty comes on, uffd-wp goes where it must.
+u64 moved_entry(const Profile& p, u64 entry, bool clear_uffd) {
+  const bool marker = p.is_marker(entry);
+  if (clear_uffd) {
+    if (p.is_uffd_wp_marker(entry)) return 0;
+    if (pte_present(entry))
+      entry &= ~_PAGE_UFFD_WP;
+    else if (is_swap_pte(entry) && !marker)
+      entry &= ~_PAGE_SWP_UFFD_WP;
+  }
+  if (pte_present(entry)) return entry | p.soft_dirty_bit();
+  if (is_swap_pte(entry) && (!marker || p.mremap_marks_markers)) entry |= p.swp_soft_dirty_bit();
+  return entry;
+}
+
+/// Whether [start aligned down to 2 MiB, start) holds no other VMA, and `start` begins this one.
+bool can_align_down(const VmaList& vmas, const Vma& vma, u64 start) {
+  return vma.start == start && !vmas.all().empty() && [&] {
+    const VmaList::Index i = vmas.lower(align_down(start, PMD_SIZE));
+    return i == vmas.all().size() || vmas.all()[i].start >= start;
+  }();
+}
+
+}  // namespace
+
+void AddressSpace::move_page_tables(const Vma& source, const Move& move, bool clear_uffd) {
+  const Profile& p = profile();
+  u64 from = move.from, to = move.to;
+  const u64 end = move.from + move.from_length;
+  // Whole tables move when both sides may be rounded down to 2 MiB. (try_realign_addr, v6.6 on)
+  const u64 offset = from & (PMD_SIZE - 1);
+  if (p.move_realigns && offset && offset == (to & (PMD_SIZE - 1)) &&
+      move.from_length >= PMD_SIZE - offset && can_align_down(vmas, source, from) &&
+      can_align_down(vmas, *vmas.find(to), to)) {
+    from -= offset;
+    to -= offset;
+  }
+  while (from < end) {
+    const u64 part = std::min({end - from, PMD_SIZE - (from & (PMD_SIZE - 1)),
+                               PMD_SIZE - (to & (PMD_SIZE - 1))});
+    u64* const pmd = tables.find(from, PMD_LEVEL);
+    if (pmd && tables.kind(*pmd, PMD_LEVEL) == EntryKind::table) {
+      u64* const to_pmd = tables.ensure(to, PMD_LEVEL);
+      if (!to_pmd) return;
+      if (part == PMD_SIZE && !clear_uffd && pte_none(*to_pmd)) {
+        *to_pmd = *pmd;
+        *pmd = 0;
+      } else if (u64* target = tables.ensure(to, PTE_LEVEL)) {
+        u64* entry = tables.find(from, PTE_LEVEL);
+        for (u64 i = 0; i < part >> PAGE_SHIFT; ++i) {
+          if (pte_none(entry[i])) continue;
+          target[i] = moved_entry(p, entry[i], clear_uffd);
+          entry[i] = 0;
+        }
+      }
+    }
+    from += part;
+    to += part;
+  }
+}
+
+Error AddressSpace::move_vma(const Move& move) {
+  const Vma source = *vmas.find(move.from);
+  const Profile& p = profile();
+  const UffdContext* ctx = source.uffd == NO_UFFD ? nullptr : &machine->uffds[u64(source.uffd)];
+  const bool follows = ctx && (ctx->features & UFFD_FEATURE_EVENT_REMAP);
+  const bool clear_uffd = p.mremap_clears_uffd && ctx && !follows;
+
+  Vma moved = source;
+  moved.start = move.to;
+  moved.end = move.to + move.to_length;
+  moved.pgoff = source.anonymous() && !source.anon_vma ? move.to >> PAGE_SHIFT
+                                                       : source.index_of(move.from);
+  vmas.merge(vmas.insert(moved), p);
+  move_page_tables(source, move, clear_uffd);
+  if (ctx && !follows) set_uffd(move.to, move.to + move.to_length, NO_UFFD, 0);
+
+  UnmapEvents unmapped;
+  if (move.keep_source) {
+    Vma& kept = *vmas.find(move.from);
+    kept.flags &= ~VM_LOCKED;
+    if (source.start == move.from && source.end == move.from + move.from_length)
+      kept.anon_vma = kept.anon_vma_chain = 0;
+  } else {
+    unmapped = unmap_range(move.from, move.from + move.from_length);
+  }
+  if (follows)
+    send(source.uffd, {.event = UffdEvent::remap, .address = move.from, .to = move.to,
+                       .length = move.from_length});
+  send(unmapped);
+  if ((source.flags & VM_LOCKED) && move.to_length > move.from_length)
+    (void)populate(move.to + move.from_length, move.to_length - move.from_length,
+                   (source.flags & (VM_WRITE | VM_SHARED)) == VM_WRITE);
+  return {};
+}
+
+Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags,
+                                   u64& result) {
+  Vma& vma = *vmas.find(addr);
+  result = addr;
+  const u64 grown = addr + new_length;
+  const bool room = vma.end == addr + old_length && grown <= task_size() && grown > addr &&
+                    !vmas.first_intersecting(vma.end, grown);
+  if (new_length == old_length && !(flags & MREMAP_DONTUNMAP_)) return {};
+  if (room && !(flags & MREMAP_DONTUNMAP_)) {
+    const bool locked = vma.flags & VM_LOCKED;
+    vma.end = grown;
+    vmas.merge(vmas.lower(addr), profile());
+    if (locked) (void)populate(addr + old_length, new_length - old_length, vma.flags & VM_WRITE);
+    return {};
+  }
+  if (!(flags & MREMAP_MAYMOVE_)) return refuse(Cause::no_space, new_length);
+  const u64 place = pick_address(new_length);
+  if (!place) return refuse(Cause::no_space, new_length);
+  result = place;
+  return move_vma({addr, old_length, place, new_length, bool(flags & MREMAP_DONTUNMAP_)});
+}
+
+/// MREMAP_FIXED and MREMAP_DONTUNMAP to a given address. (mremap_to, remap_move)
+Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 new_addr) {
+  const bool keep = flags & MREMAP_DONTUNMAP_;
+  const bool pure_move = old_length == new_length;
+  const bool batches = profile().mremap_multi_vma && pure_move;
+  const Vma* first = vmas.find(addr);
+  if (profile().mremap_multi_vma && !first) return refuse(Cause::not_mapped, addr);
+  if (!batches && profile().mremap_multi_vma && old_length > first->end - addr)
+    return refuse(Cause::crosses_vma, addr, old_length);
+  if (batches && first->uffd != NO_UFFD && first->end < addr + old_length)
+    return refuse(Cause::crosses_vma, addr, old_length);
+
+  const UnmapEvents early = unmap_range(new_addr, new_addr + new_length);
+  UnmapEvents tail;
+  if (old_length > new_length) {
+    tail = unmap_range(addr + new_length, addr + old_length);
+    old_length = new_length;
+  }
+  Error error;
+  const u64 end = addr + old_length;
+  for (u64 at = addr, moved = 0; at < end && !error;) {
+    const Vma* vma = vmas.find(at);
+    if (!vma && moved && vmas.first_intersecting(at, end)) {  // gaps stay gaps
+      at = vmas.first_intersecting(at, end)->start;
+      continue;
+    }
+    if (!vma && moved) break;
+    if (!vma) {
+      error = refuse(Cause::not_mapped, at);
+    } else if ((!batches && end > vma->end) || (moved && vma->uffd != NO_UFFD)) {
+      error = refuse(Cause::crosses_vma, at, end - at);
+    } else {
+      const u64 part = std::min(vma->end, end) - at;
+      const u64 target = batches ? part : new_length;
+      error = move_vma({at, part, new_addr + (at - addr), target, keep});
+      moved += part;
+      at += part;
+    }
+  }
+  send(early);
+  send(tail);
+  return error;
+}
+
+Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 flags,
+                                 u64 new_addr) {
+  const auto fail = [](const Error& e) { return Result<u64>{0, e}; };
+  const bool fixed = flags & MREMAP_FIXED_, keep = flags & MREMAP_DONTUNMAP_;
+  if ((flags & ~7u) || (fixed && !(flags & MREMAP_MAYMOVE_))) return fail(refuse(Cause::bad_flags, flags));
+  if (keep && (!(flags & MREMAP_MAYMOVE_) || old_length != new_length))
+    return fail(refuse(Cause::resized_old, old_length, new_length));
+  if (!is_aligned(addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, addr));
+  old_length = align_up(old_length, PAGE_SIZE);
+  new_length = align_up(new_length, PAGE_SIZE);
+  if (!new_length) return fail(refuse(Cause::length_zero));
+  if (!old_length) return fail(refuse(Cause::resized_old, old_length, new_length));
+  if (fixed) {
+    if (!is_aligned(new_addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, new_addr));
+    if (new_length > task_size() || new_addr > task_size() - new_length)
+      return fail(refuse(Cause::beyond_task_size, new_addr, new_length, task_size()));
+    if (addr + old_length > new_addr && new_addr + new_length > addr)
+      return fail(refuse(Cause::overlap, addr, new_addr));
+    return {new_addr, move_to(addr, old_length, new_length, flags, new_addr)};
+  }
+  const Vma* vma = vmas.find(addr);
+  if (!vma) return fail(refuse(Cause::not_mapped, addr));
+  if (new_length < old_length) {
+    send(unmap_range(addr + new_length, addr + old_length));
+    return {addr, {}};
+  }
+  if (old_length > vma->end - addr) return fail(refuse(Cause::crosses_vma, addr, old_length));
+  Result<u64> out;
+  out.error = expand_or_move(addr, old_length, new_length, flags, out.value);
+  return out;
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,258 @@
+// The walk of change_protection(), level by level, and its account. Models mm/mprotect.c:
+// change_protection_range, change_p4d_range, change_pud_range, change_pmd_range and the steps
+// around change_pte_range (v5.12 with the seed series, v6.1, v6.12, v6.18). A PUD that fails
+// pud_bad() is cleared under every profile, though v6.12 on follows it. hugetlb is left out.
+#include "ptwalk/protect.hpp"
+
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+#include "ptwalk/huge.hpp"
+#include "ptwalk/kernels.hpp"
+
+namespace ptwalk {
+namespace {
+
+/// What a failed allocation returns instead of a count. (-ENOMEM; the levels above add it up)
+constexpr i64 FAILED = -12;
+
+/// Lowest address that the entry after the one for `addr` maps, or `end`. (pmd_addr_end, …)
+u64 next_addr(u64 addr, u64 end, Level level) {
+  return std::min(align_down(addr, level_size(level)) + level_size(level), end);
+}
+
+/// mmu_notifier_range of one PMD or PUD range. Start 0 means "not started" to the kernel, so a
+/// start at address 0 is made again at the next populated entry and never ended.
+class Notifier {
+ public:
+  Notifier(ProtectResult& result, u64 end) : result_(result), end_(end) {}
+  void start_once(u64 addr) {
+    if (start_) return;
+    start_ = addr;
+    result_.notifier.push_back({NotifierKind::protection_vma, addr, end_, addr != 0});
+  }
+
+ private:
+  ProtectResult& result_;
+  u64 end_;
+  u64 start_ = 0;
+};
+
+/// One call on one VMA. Each change_*_range returns pages, or sums that went negative by FAILED.
+class Walk {
+ public:
+  Walk(AddressSpace& mm, const Vma& vma, const LeafPlan& plan, ProtectResult& result)
+      : tables_(mm.tables), profile_(mm.profile()), plan_(plan), result_(result),
+        kernel_(best_kernel()), huge_{*mm.machine, mm.tables, vma, result} {}
+
+  i64 change_range(Range range);
+
+ private:
+  i64 change_upper_range(u64* table, Level level, u64 addr, u64 end);
+  i64 change_pud_range(u64* table, u64 addr, u64 end);
+  i64 change_pmd_range(u64* table, u64 addr, u64 end);
+  i64 change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier);
+  i64 change_pte_range(u64* pmd, u64 addr, u64 next);
+
+  bool prepare(u64* entry, Level level);
+  EntryKind none_or_clear_bad(u64* entry, Level level, u64 addr);
+  bool splits(u64 addr, u64 next, Level level) const {
+    return next - addr != level_size(level) || plan_.splits_file_pmd;
+  }
+  void count_skipped(u64 addr, u64 next) {
+    if (plan_.counts_none) result_.none_skipped += (next - addr) >> PAGE_SHIFT;
+  }
+
+  PageTable& tables_;
+  const Profile& profile_;
+  const LeafPlan& plan_;
+  ProtectResult& result_;
+  const LeafKernel kernel_;
+  const HugeContext huge_;
+};
+
+/// Makes the table below a none entry where the plan populates. False stops the range: -ENOMEM.
+/// (change_protection_prepare in the series; change_pmd_prepare and change_prepare, v6.18)
+bool Walk::prepare(u64* entry, Level level) {
+  if (plan_.populate == Populate::never) return true;
+  if (plan_.populate == Populate::pmd_only && level != PMD_LEVEL) return true;
+  if (tables_.kind(*entry, level) != EntryKind::none) return true;
+  if (tables_.populate(entry, level)) {
+    ++result_.tables_allocated;
+    return true;
+  }
+  if (profile_.populate_enomem) return false;
+  result_.warnings.push_back(Warning::table_alloc_failed);
+  return true;
+}
+
+/// The entry's kind, after a bad entry was reported and cleared. (pmd_none_or_clear_bad, …)
+EntryKind Walk::none_or_clear_bad(u64* entry, Level level, u64 addr) {
+  const EntryKind kind = tables_.kind(*entry, level);
+  if (kind != EntryKind::bad) return kind;
+  *entry = 0;
+  result_.bad_cleared.push_back({level, align_down(addr, level_size(level))});
+  return EntryKind::none;
+}
+
+i64 Walk::change_range(Range range) {
+  // With 4 levels the PGD is folded: its loop runs once per entry of the top table.
+  const u64 chunk = tables_.levels() == 5 ? level_size(6) : level_size(P4D_LEVEL);
+  i64 pages = 0;
+  for (u64 addr = range.start; addr != range.end;) {
+    const u64 next = std::min(align_down(addr, chunk) + chunk, range.end);
+    pages += change_upper_range(tables_.root_table(), tables_.levels(), addr, next);
+    addr = next;
+  }
+  return pages;
+}
+
+/// PGD and P4D. (change_protection_range, change_p4d_range)
+i64 Walk::change_upper_range(u64* table, Level level, u64 addr, u64 end) {
+  i64 pages = 0;
+  for (u64 next; addr != end; addr = next) {
+    next = next_addr(addr, end, level);
+    u64* entry = &table[level_index(addr, level)];
+    if (!prepare(entry, level)) return FAILED;
+    u64* below = nullptr;
+    if (none_or_clear_bad(entry, level, addr) == EntryKind::table) below = tables_.below(*entry);
+    if (!below)
+      count_skipped(addr, next);
+    else if (level > P4D_LEVEL)
+      pages += change_upper_range(below, level - 1, addr, next);
+    else
+      pages += change_pud_range(below, addr, next);
+  }
+  return pages;
+}
+
+i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
+  Notifier notifier(result_, end);
+  i64 pages = 0;
+  for (u64 next; addr != end; addr = next) {
+    next = next_addr(addr, end, PUD_LEVEL);
+    u64* pud = &table[level_index(addr, PUD_LEVEL)];
+    if (!prepare(pud, PUD_LEVEL)) return FAILED;
+    EntryKind kind = none_or_clear_bad(pud, PUD_LEVEL, addr);
+    if (kind != EntryKind::none && profile_.notifier == NotifierLevel::pud)
+      notifier.start_once(addr);
+    if (kind == EntryKind::leaf && splits(addr, next, PUD_LEVEL)) {
+      split_huge_pud(huge_, pud, addr);
+      if (!prepare(pud, PUD_LEVEL)) return FAILED;
+      kind = tables_.kind(*pud, PUD_LEVEL);
+    }
+    u64* below = kind == EntryKind::table ? tables_.below(*pud) : nullptr;
+    if (kind == EntryKind::leaf) {
+      if (!change_huge_pud(huge_, plan_, pud, addr)) continue;
+      ++result_.huge;
+      pages += i64(HPAGE_PUD_NR);
+    } else if (below) {
+      pages += change_pmd_range(below, addr, next);
+    } else {
+      count_skipped(addr, next);
+    }
+  }
+  return pages;
+}
+
+i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
+  Notifier notifier(result_, end);
+  i64 pages = 0;
+  for (u64 next; addr != end; addr = next) {
+    next = next_addr(addr, end, PMD_LEVEL);
+    const i64 changed = change_pmd(&table[level_index(addr, PMD_LEVEL)], addr, next, notifier);
+    if (changed < 0) return FAILED;
+    pages += changed;
+  }
+  return pages;
+}
+
+/// One turn of change_pmd_range().
+i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
+  if (!prepare(pmd, PMD_LEVEL)) return FAILED;
+  const bool was_bad = tables_.kind(*pmd, PMD_LEVEL) == EntryKind::bad;
+  EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);
+  if (was_bad && profile_.pmd_retry) {
+    if (!prepare(pmd, PMD_LEVEL)) return FAILED;
+    kind = tables_.kind(*pmd, PMD_LEVEL);
+  }
+  if (kind == EntryKind::none) {
+    count_skipped(addr, next);
+    return 0;
+  }
+  if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
+  if (kind == EntryKind::leaf && !splits(addr, next, PMD_LEVEL)) {
+    if (!change_huge_pmd(huge_, plan_, pmd, addr)) return 0;
+    ++result_.huge;
+    ++result_.numa_huge_pte_updates;  // for every request, NUMA or not
+    return HPAGE_PMD_NR;
+  }
+  if (kind == EntryKind::leaf) {
+    split_huge_pmd(huge_, pmd, addr);
+    // A dropped file mapping needs a table again; patch 11 of the series did not think of it.
+    if (plan_.splits_file_pmd && !prepare(pmd, PMD_LEVEL)) return FAILED;
+  }
+  return change_pte_range(pmd, addr, next);
+}
+
+i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
+  const EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);
+  u64* table = kind == EntryKind::table ? tables_.below(*pmd) : nullptr;
+  if (!table) {
+    if (kind == EntryKind::none) count_skipped(addr, next);
+    return 0;
+  }
+  const std::span ptes(&table[level_index(addr, PTE_LEVEL)], (next - addr) >> PAGE_SHIFT);
+  const SpanCounts counts = kernel_(plan_, ptes, huge_.machine.pages);
+  result_.present += counts.present;
+  result_.swap += counts.swap;
+  result_.none_to_marker += counts.none_to_marker;
+  result_.marker_to_none += counts.marker_to_none;
+  result_.none_skipped += counts.none_skipped;
+  result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
+  if (counts.flush_first <= counts.flush_last)
+    gather_flush(result_, addr + counts.flush_first * PAGE_SIZE,
+                 addr + (counts.flush_last + 1) * PAGE_SIZE);
+  return counts.pages;
+}
+
+}  // namespace
+
+Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newprot,
+                                        u32 cp_flags) {
+  Result<ProtectResult> done;
+  const u64 features =
+      vma.uffd == NO_UFFD ? 0 : mm.machine->uffds[std::size_t(vma.uffd)].features;
+  const LeafPlan plan = compile_plan(mm.profile(), vma, newprot, cp_flags, features, mm.users);
+  const i64 pages = Walk(mm, vma, plan, done.value).change_range(range);
+  if (pages < 0) {
+    done.error = {Cause::table_alloc_failed, "change_protection", range.start, range.end};
+    return done;
+  }
+  done.value.pages = u64(pages);
+  if (!plan.gathers_flush && pages > 0) done.value.flush = range;
+  return done;
+}
+
+void ProtectResult::add(const ProtectResult& later) {
+  static constexpr u64 ProtectResult::*SUMS[] = {
+      &ProtectResult::pages,          &ProtectResult::none_to_marker,
+      &ProtectResult::marker_to_none, &ProtectResult::present,
+      &ProtectResult::swap,           &ProtectResult::huge,
+      &ProtectResult::none_skipped,   &ProtectResult::tables_allocated,
+      &ProtectResult::numa_huge_pte_updates, &ProtectResult::thp_split_pmd,
+      &ProtectResult::dirtied,        &ProtectResult::referenced,
+  };
+  for (u64 ProtectResult::*sum : SUMS) this->*sum += later.*sum;
+  rss_file += later.rss_file;
+  if (!later.flush.empty()) gather_flush(*this, later.flush.start, later.flush.end);
+  const auto append = [](auto& list, const auto& more) {
+    list.insert(list.end(), more.begin(), more.end());
+  };
+  append(pmd_flush, later.pmd_flush);
+  append(notifier, later.notifier);
+  append(bad_cleared, later.bad_cleared);
+  append(warnings, later.warnings);
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,189 @@
+// Stores that no system call judges: single entries, tables, VMA flags, and whole address spaces read
+// from elsewhere. Leaf words are taken as they are; a table pointer must name a table frame. Page facts
+// follow: map counts and slot counts change with the entries that name them.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk {
+namespace {
+
+/// The page that a PTE maps or, as a migration entry, will map again; NO_PAGE for none.
+constexpr Pfn NO_PAGE = ~0ull;
+
+Pfn mapped_page(const Profile& p, u64 pte) {
+  if (pte_present(pte)) return pte & _PAGE_SPECIAL ? NO_PAGE : pte_pfn(pte);
+  if (!is_swap_pte(pte) || p.is_marker(pte)) return NO_PAGE;
+  const SwpKind kind = p.swp_kind(pte);
+  const bool migration = kind >= SwpKind::migration_read && kind <= SwpKind::migration_write;
+  return migration ? swp_offset(pte) & SWP_PFN_MASK : NO_PAGE;
+}
+
+bool names_slot(const Machine& machine, u64 pte) {
+  const Profile& p = machine.profile;
+  return is_swap_pte(pte) && !p.is_marker(pte) && p.swp_kind(pte) == SwpKind::swap &&
+         swp_offset(pte) < machine.swap.size();
+}
+
+/// Replaces a PTE; counts follow. The new one first, so that a page that stays is never freed.
+void store_pte(Machine& machine, u64* pte, u64 value) {
+  const u64 old = *pte;
+  if (const Pfn pfn = mapped_page(machine.profile, value); pfn != NO_PAGE) machine.map_page(pfn);
+  if (names_slot(machine, value)) machine.dup_slot(swp_offset(value));
+  *pte = value;
+  if (const Pfn pfn = mapped_page(machine.profile, old); pfn != NO_PAGE) machine.unmap_page(pfn);
+  if (names_slot(machine, old)) machine.put_slot(swp_offset(old));
+}
+
+}  // namespace
+
+Error AddressSpace::check_entry(const char* call, u64 addr, Level level) const {
+  if (level < PTE_LEVEL || level > tables.levels())
+    return {Cause::entry_level, call, u64(level), u64(tables.levels())};
+  if (!is_aligned(addr, PAGE_SIZE)) return {Cause::entry_unaligned, call, addr};
+  const u64 user_end = 1ull << (tables.levels() == 5 ? 56 : 47);
+  if (addr >= user_end) return {Cause::entry_not_canonical, call, addr, user_end, u64(tables.levels())};
+  return {};
+}
+
+Result<u64> AddressSpace::entry(u64 addr, Level level) const {
+  if (Error e = check_entry("entry", addr, level)) return {0, e};
+  const u64* found = tables.find(addr, level);
+  if (!found) return {0, {Cause::entry_no_table, "entry", u64(level), addr}};
+  return {*found, {}};
+}
+
+Error AddressSpace::set_entry(u64 addr, Level level, u64 value) {
+  const char* const call = "set_entry";
+  if (Error e = check_entry(call, addr, level)) return e;
+  u64* found = tables.find(addr, level);
+  if (!found) return {Cause::entry_no_table, call, u64(level), addr};
+  if (level == PTE_LEVEL) {
+    store_pte(*machine, found, value);
+    return {};
+  }
+  const Pfn pfn = (value & PTE_PFN_MASK) >> PAGE_SHIFT;
+  const bool points = tables.kind(value, level) == EntryKind::table;
+  if (points && !(machine->frames.owns(pfn) && machine->frames.level(pfn) == level - 1))
+    return {Cause::entry_not_a_frame, call, value, pfn};
+  if (tables.kind(*found, level) == EntryKind::table) {
+    // Flags of a table entry may change; the table itself stays where it hangs.
+    if (!points || tables.below(value) != tables.below(*found))
+      return {Cause::entry_not_none, call, u64(level), addr, *found};
+  } else if (points) {
+    return {Cause::entry_not_a_frame, call, value, pfn};  // every table hangs in one place only
+  }
+  *found = value;
+  return {};
+}
+
+Error AddressSpace::set_ptes(u64 start, std::span<const u64> values) {
+  const char* const call = "set_ptes";
+  if (values.empty()) return {};
+  if (Error e = check_entry(call, start, PTE_LEVEL)) return e;
+  const u64 user_end = 1ull << (tables.levels() == 5 ? 56 : 47);
+  if (values.size() > (user_end - start) >> PAGE_SHIFT)
+    return {Cause::entry_not_canonical, call, user_end, user_end, u64(tables.levels())};
+  const u64 end = start + (values.size() << PAGE_SHIFT);
+  for (u64 addr = start; addr < end; addr = align_down(addr, PMD_SIZE) + PMD_SIZE)
+    if (!tables.ensure(addr, PTE_LEVEL)) return {Cause::entry_no_table, call, PTE_LEVEL, addr};
+  for (std::size_t i = 0; i < values.size(); ++i)
+    store_pte(*machine, tables.find(start + (u64(i) << PAGE_SHIFT), PTE_LEVEL), values[i]);
+  return {};
+}
+
+Error AddressSpace::alloc_table(u64 addr, Level level, u64 flags) {
+  const char* const call = "alloc_table";
+  if (Error e = check_entry(call, addr, level)) return e;
+  if (level == PTE_LEVEL) return {Cause::entry_level, call, u64(level), u64(tables.levels())};
+  u64* found = tables.find(addr, level);
+  if (!found) return {Cause::entry_no_table, call, u64(level), addr};
+  if (tables.kind(*found, level) != EntryKind::none)
+    return {Cause::entry_not_none, call, u64(level), addr, *found};
+  if (tables.kind((TABLE_PFN_BASE << PAGE_SHIFT) | flags, level) != EntryKind::table ||
+      (flags & PTE_PFN_MASK))
+    return {Cause::bad_table_flags, call, flags, u64(level)};
+  if (!tables.populate(found, level, flags))
+    return {Cause::out_of_frames, call, machine->frames.in_use()};
+  return {};
+}
+
+Error AddressSpace::set_vm_flags(u64 start, u64 length, u64 add, u64 remove) {
+  const char* const call = "set_vm_flags";
+  const u64 end = start + length;
+  if (!length || end < start) return {Cause::range_backwards, call, start, end};
+  if (!is_aligned(start | length, PAGE_SIZE)) return {Cause::range_unaligned, call, start, end};
+  for (u64 at = start; at < end; at = vmas.find(at)->end)
+    if (!vmas.find(at)) return {Cause::vma_missing, call, at};
+  split_at(start);
+  split_at(end);
+  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
+    Vma& vma = vmas.all()[i];
+    vma.flags = (vma.flags & ~remove) | add;
+    vma.page_prot = vma_page_prot(profile(), vma);
+  }
+  return {};
+}
+
+Error AddressSpace::load_vma(const Vma& vma, std::string_view name) {
+  const char* const call = "load_vma";
+  if (vma.start >= vma.end) return {Cause::range_backwards, call, vma.start, vma.end};
+  if (!is_aligned(vma.start | vma.end, PAGE_SIZE))
+    return {Cause::range_unaligned, call, vma.start, vma.end};
+  if (vma.end > task_size() + PAGE_SIZE)
+    return {Cause::entry_not_canonical, call, vma.end, task_size(), u64(tables.levels())};
+  if (vmas.first_intersecting(vma.start, vma.end))
+    return {Cause::address_taken, call, vma.start, vma.end};
+  const auto known = std::find(names.begin(), names.end(), name);
+  Vma loaded = vma;
+  loaded.name = u32(known - names.begin());
+  if (known == names.end()) names.emplace_back(name);
+  loaded.page_prot = vma_page_prot(profile(), loaded);
+  vmas.insert(loaded);
+  return {};
+}
+
+Error AddressSpace::load_pages(u64 start, std::span<const u64> entries, std::span<const u8> facts) {
+  const char* const call = "load_pages";
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const u64 addr = start + (u64(i) << PAGE_SHIFT);
+    const Vma* vma = vmas.find(addr);
+    if (!vma) return {Cause::vma_missing, call, addr};
+    u64* pte = tables.ensure(addr, PTE_LEVEL);
+    if (!pte) return {Cause::out_of_frames, call, machine->frames.in_use()};
+    u64 entry = entries[i];
+    if (pte_present(entry) && !(entry & _PAGE_SPECIAL))
+      entry = adopt_page(*vma, addr, entry, facts[i]);
+    else if (is_swap_pte(entry) && !profile().is_marker(entry))
+      entry = adopt_swap(entry);
+    *pte = entry;
+  }
+  return {};
+}
+
+u64 AddressSpace::adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts) {
+  const u64 index = vma.index_of(addr);
+  const bool cached = (facts & LOAD_FILE) && vma.file != NO_FILE;
+  Pfn pfn = pte_pfn(entry);
+  if (!pfn) pfn = cached ? machine->get_page(vma.file, index) : machine->pages.alloc(0);
+  Page& page = machine->pages.at(pfn);
+  ++page.mapcount;
+  page.index = index;
+  if (cached) {
+    page.file = vma.file;
+    machine->files[u64(vma.file)].cache.insert({index, {.pfn = pfn}});
+    if (facts & LOAD_DIRTY) page.flags |= PG_dirty;
+  } else {
+    page.flags |= PG_anon;
+    if (facts & LOAD_EXCLUSIVE) page.flags |= PG_anon_exclusive;
+    anon_vma_prepare(vma);
+  }
+  return pfn_pte(pfn, entry & ~PTE_PFN_MASK);
+}
+
+u64 AddressSpace::adopt_swap(u64 entry) {
+  machine->swap.push_back({.count = 1, .cached = 0});
+  return make_swp_pte(swp_type(entry), machine->swap.size() - 1) | (entry & SWP_FLAG_BITS);
+}
+
+}  // namespace ptwalk

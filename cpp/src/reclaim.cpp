@@ -1,0 +1,128 @@
+// Reclaim and migration by reverse map: what becomes of the entries that map one page. Models
+// mm/rmap.c:try_to_unmap_one, try_to_migrate_one and mm/migrate.c:remove_migration_pte (v5.12 with the
+// v2 series, v6.1 to v6.18). LRU lists, writeback and failures to isolate are not modelled.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk {
+namespace {
+
+/// Calls visit(mm, vma, addr, pte) for every entry that maps `pfn` or, as a migration entry, will.
+/// Anonymous pages are found by their linear index, which mremap and fork keep. (rmap_walk)
+template <class Visit>
+void rmap_walk(Machine& machine, Pfn pfn, Visit visit) {
+  const Page page = machine.pages.at(pfn);
+  for (AddressSpace* mm : machine.mms) {
+    for (const Vma& vma : mm->vmas.all()) {
+      const bool may_map = page.anon() ? vma.anon_vma != 0 : vma.file == page.file;
+      const u64 nr = vma.length() >> PAGE_SHIFT;
+      if (!may_map || page.index < vma.pgoff || page.index - vma.pgoff >= nr) continue;
+      const u64 addr = vma.address_of(page.index);
+      if (u64* pte = mm->tables.find(addr, PTE_LEVEL)) visit(*mm, vma, addr, pte);
+    }
+  }
+}
+
+bool maps(u64 pte, Pfn pfn) {
+  return pte_present(pte) && !(pte & _PAGE_SPECIAL) && pte_pfn(pte) == pfn;
+}
+
+/// Soft-dirty and uffd-wp bits of a present entry, in the swap format.
+u64 carried_bits(const Profile& p, u64 pte) {
+  return (pte & p.soft_dirty_bit() ? p.swp_soft_dirty_bit() : 0) |
+         (pte & _PAGE_UFFD_WP ? _PAGE_SWP_UFFD_WP : 0);
+}
+
+SwpKind migration_kind(const Profile& p, u64 pte, const Page& page) {
+  if (pte & _PAGE_RW) return SwpKind::migration_write;
+  return p.exclusive_types && page.anon_exclusive() ? SwpKind::migration_read_exclusive
+                                                    : SwpKind::migration_read;
+}
+
+}  // namespace
+
+void Machine::reclaim_page(Pfn pfn) {
+  Page& page = pages.at(pfn);
+  const bool anonymous = page.anon();
+  bool dirty = page.dirty();
+  rmap_walk(*this, pfn, [&](AddressSpace&, const Vma&, u64, u64* pte) {
+    dirty |= maps(*pte, pfn) && profile.pte_dirty(*pte);
+  });
+  const bool discard = anonymous && (page.flags & PG_lazyfree) && !dirty;
+  const u64 slot = anonymous && !discard ? slot_of(pfn) : NO_SLOT;
+  rmap_walk(*this, pfn, [&](AddressSpace& mm, const Vma& vma, u64, u64* pte) {
+    const u64 old = *pte;
+    if (!maps(old, pfn)) return;
+    *pte = 0;
+    mm.install_uffd_wp_if_needed(vma, pte, old);
+    --page.mapcount;
+    if (slot == NO_SLOT) return;
+    *pte = make_swp_pte(0, slot) | carried_bits(profile, old) |
+           (profile.swp_exclusive && page.anon_exclusive() ? _PAGE_SWP_EXCLUSIVE : 0);
+    dup_slot(slot);
+  });
+  if (anonymous) {
+    if (discard) {
+      free_if_unused(pfn);
+      return;
+    }
+    swap[slot].cached = 0;
+    pages.free(pfn);
+    return;
+  }
+  auto& cache = files[u64(page.file)].cache;
+  const auto entry = cache.find(page.index);
+  if (files[u64(page.file)].kind == FileKind::shmem) {
+    const u64 to = slot_of(pfn);
+    dup_slot(to);
+    swap[to].cached = 0;
+    entry->second = {.pfn = 0, .swap_slot = to};
+  } else {
+    cache.erase(entry);
+  }
+  pages.free(pfn);
+}
+
+void Machine::migrate_start(Pfn pfn) {
+  Page& page = pages.at(pfn);
+  rmap_walk(*this, pfn, [&](AddressSpace&, const Vma&, u64, u64* pte) {
+    const u64 old = *pte;
+    if (!maps(old, pfn)) return;
+    if (profile.pte_dirty(old)) page.flags |= PG_dirty;
+    const int type = profile.swp_type_of(migration_kind(profile, old, page));
+    *pte = make_swp_pte(unsigned(type), pfn) | carried_bits(profile, old);
+  });
+}
+
+Pfn Machine::migrate_finish(Pfn pfn) {
+  const Pfn target = pages.alloc(0);
+  const Page source = pages.at(pfn);
+  Page& page = pages.at(target);
+  const u64 serial = page.serial;
+  page = source;
+  page.serial = serial;
+  rmap_walk(*this, pfn, [&](AddressSpace&, const Vma& vma, u64, u64* pte) {
+    const u64 old = *pte;
+    if (!is_swap_pte(old) || profile.is_marker(old)) return;
+    const SwpKind kind = profile.swp_kind(old);
+    if (kind < SwpKind::migration_read || kind > SwpKind::migration_write) return;
+    if ((swp_offset(old) & SWP_PFN_MASK) != pfn) return;
+    u64 entry = pfn_pte(target, vma.page_prot & ~_PAGE_ACCESSED);
+    if (old & profile.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
+    const bool armed = old & _PAGE_SWP_UFFD_WP;
+    if (kind == SwpKind::migration_write) {
+      if (vma.flags & VM_WRITE) entry = profile.pte_mkwrite(entry);
+    } else if (armed) {
+      // Before the fix of November 2022 RW stayed on, and the protection was lost.
+      entry = profile.migration_wrprotects ? profile.pte_mkuffd_wp(entry) : entry | _PAGE_UFFD_WP;
+    }
+    *pte = entry;
+  });
+  if (source.file != NO_FILE) files[u64(source.file)].cache[source.index].pfn = target;
+  if (source.flags & PG_swapcache) swap[source.swap_slot].cached = target;
+  pages.free(pfn);
+  return target;
+}
+
+}  // namespace ptwalk

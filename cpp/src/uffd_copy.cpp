@@ -1,0 +1,191 @@
+// The ioctls that fill missing pages: COPY, ZEROPAGE, CONTINUE, POISON. Models mm/userfaultfd.c:
+// mfill_atomic and its mfill_atomic_pte_* (v6.18) and v5.12's rules where the profile says so. Contents
+// are not modelled, so a copy differs from a zeroed page by nothing; hugetlb is refused.
+#include <cerrno>
+
+#include "ptwalk/address_space.hpp"
+#include "ptwalk/fault.hpp"
+#include "ptwalk/uffd_checks.hpp"
+
+namespace ptwalk {
+namespace {
+
+constexpr u64 MODE_DONTWAKE = 1, MODE_WP = 2;
+constexpr u64 FEATURE_POISON = 1 << 14;
+
+enum class Fill : u8 { copy, zeropage, continue_, poison };
+
+struct FillRequest {
+  Fill fill;
+  const char* call;
+  bool wp = false;
+};
+
+/// One page of a fill: where it goes and what is there.
+struct Slot {
+  AddressSpace& mm;
+  const Vma& vma;
+  u64 addr;
+  u64* pte;
+  const FillRequest& request;
+
+  [[nodiscard]] Error exists() const {
+    return {Cause::entry_exists, request.call, addr, *pte};
+  }
+};
+
+/// mfill_atomic_install_pte(): the entry of a page that the handler supplied.
+Error install(const Slot& s, Pfn pfn, bool page_in_cache) {
+  const Profile& p = s.mm.profile();
+  const bool over_marker = s.vma.shared() || p.copy_private_over_marker;
+  if (!pte_none(*s.pte) && !(over_marker && p.is_marker(*s.pte))) return s.exists();
+  const bool may_write = s.vma.flags & VM_WRITE;
+  u64 entry = pfn_pte(pfn, s.vma.page_prot);
+  if (may_write || !p.copy_ignores_wp_readonly || !s.vma.shared()) entry = p.pte_mkdirty(entry);
+  if (may_write && !(page_in_cache && !s.vma.shared())) entry = p.pte_mkwrite(entry);
+  if (s.request.wp && (may_write || !p.copy_ignores_wp_readonly)) entry = p.pte_mkuffd_wp(entry);
+  *s.pte = entry;
+  return {};
+}
+
+Error fill_private_copy(const Slot& s) {
+  Machine& machine = *s.mm.machine;
+  const Pfn pfn = machine.new_anon_page(s.vma.index_of(s.addr));
+  const Error error = install(s, pfn, false);
+  if (error) machine.unmap_page(pfn);
+  return error;
+}
+
+/// A new page of the file; refused where the page cache has one already. (shmem_mfill_atomic_pte)
+Error fill_shared_copy(const Slot& s) {
+  Machine& machine = *s.mm.machine;
+  File& file = machine.files[u64(s.vma.file)];
+  const u64 index = s.vma.index_of(s.addr);
+  if (index >= file.nr_pages()) return {Cause::page_not_cached, s.request.call, s.addr};
+  if (file.cache.contains(index)) return s.exists();
+  const Pfn pfn = machine.get_page(s.vma.file, index);
+  if (Error error = install(s, pfn, true)) {
+    file.cache.erase(index);
+    machine.pages.free(pfn);
+    return error;
+  }
+  machine.map_page(pfn);
+  return {};
+}
+
+Error fill_zeropage(const Slot& s) {
+  if (s.vma.shared()) return fill_shared_copy(s);
+  if (!pte_none(*s.pte)) return s.exists();
+  *s.pte = pfn_pte(ZERO_PFN, s.vma.page_prot) | _PAGE_SPECIAL;
+  return {};
+}
+
+Error fill_continue(const Slot& s) {
+  Machine& machine = *s.mm.machine;
+  const u64 index = s.vma.index_of(s.addr);
+  const File& file = machine.files[u64(s.vma.file)];
+  if (index >= file.nr_pages() || !file.cache.contains(index))
+    return {Cause::page_not_cached, s.request.call, s.addr};
+  const Pfn pfn = machine.get_page(s.vma.file, index);
+  if (Error error = install(s, pfn, true)) return error;
+  machine.map_page(pfn);
+  return {};
+}
+
+Error fill_poison(const Slot& s) {
+  if (!pte_none(*s.pte)) return s.exists();
+  *s.pte = s.mm.profile().make_marker(PTE_MARKER_POISONED);
+  return {};
+}
+
+Error fill_page(const Slot& s) {
+  switch (s.request.fill) {
+    case Fill::copy: return s.vma.shared() ? fill_shared_copy(s) : fill_private_copy(s);
+    case Fill::zeropage: return fill_zeropage(s);
+    case Fill::continue_: return fill_continue(s);
+    case Fill::poison: return fill_poison(s);
+  }
+  return {};
+}
+
+/// What mfill_atomic() asks of the destination before it touches a page.
+Error check_destination(const AddressSpace& mm, const FillRequest& request, u64 start, u64 end) {
+  const Vma* vma = mm.vmas.find(start);
+  if (!vma) return {Cause::no_vma, request.call, start, end};
+  const auto fail = [&](Cause cause) {
+    return Error{cause, request.call, vma->start, vma->end, vma->flags};
+  };
+  if (vma->end < end) return {Cause::one_vma_rule, request.call, start, end};
+  if (vma->uffd == NO_UFFD) return fail(Cause::not_registered);
+  if (request.wp && !vma->uffd_wp()) return fail(Cause::wp_not_registered_einval);
+  if (vma->kind == VmaKind::hugetlb) return {Cause::huge_fault, request.call, start};
+  if (!vma->anonymous() && vma->kind != VmaKind::shmem) return fail(Cause::wrong_backing);
+  const bool continuable = vma->kind == VmaKind::shmem && mm.profile().minor_shmem;
+  if (request.fill == Fill::continue_ && !continuable) return fail(Cause::wrong_backing);
+  return {};
+}
+
+/// mfill_atomic(): page by page; the bytes done, or the errno of the first page, negative.
+Result<i64> mfill(AddressSpace& mm, UffdId id, const FillRequest& request, u64 start, u64 length) {
+  const UffdContext& ctx = mm.machine->uffds[u64(id)];
+  if (ctx.mmap_changing) return {-EAGAIN, {Cause::mmap_changing, request.call}};
+  if (Error e = check_range(mm, request.call, start, length)) return {0, e};
+  const u64 end = start + length;
+  if (Error e = check_destination(mm, request, start, end)) return {-errno_of(e.cause), e};
+  const Vma& vma = *mm.vmas.find(start);
+  if (!vma.shared() && request.fill != Fill::poison) mm.anon_vma_prepare(vma);
+  for (u64 addr = start; addr < end; addr += PAGE_SIZE) {
+    const u64* pmd = mm.tables.ensure(addr, PMD_LEVEL);
+    const bool huge = pmd && mm.tables.kind(*pmd, PMD_LEVEL) == EntryKind::leaf;
+    u64* pte = pmd && !huge ? mm.tables.ensure(addr, PTE_LEVEL) : nullptr;
+    Error error;
+    if (huge)
+      error = {Cause::entry_exists, request.call, addr, *pmd};
+    else if (!pte)
+      error = {Cause::table_alloc_failed, request.call, addr};
+    else
+      error = fill_page({mm, vma, addr, pte, request});
+    if (!error) continue;
+    if (addr == start) return {-errno_of(error.cause), error};
+    mm.wake_range(id, start, addr);
+    return {i64(addr - start), {Cause::partial, request.call, addr - start}};
+  }
+  return {i64(length), {}};
+}
+
+/// Mode bits, then the fill, then the wake that every fill ends with.
+Result<i64> fill(AddressSpace& mm, UffdId id, FillRequest request, u64 start, u64 length, u64 mode,
+                 u64 allowed) {
+  if (Error e = check_context(*mm.machine, id, request.call)) return {0, e};
+  if (mm.machine->uffds[u64(id)].mmap_changing)
+    return {-EAGAIN, {Cause::mmap_changing, request.call}};
+  if (Error e = check_range(mm, request.call, start, length)) return {0, e};
+  if (mode & ~allowed) return {0, {Cause::bad_mode, request.call, mode}};
+  request.wp = mode & MODE_WP;
+  auto result = mfill(mm, id, request, start, length);
+  if (result.ok() && !(mode & MODE_DONTWAKE)) mm.wake_range(id, start, start + length);
+  return result;
+}
+
+}  // namespace
+
+Result<i64> AddressSpace::uffd_copy(UffdId id, u64 dst, u64 length, u64 mode) {
+  return fill(*this, id, {Fill::copy, "UFFDIO_COPY"}, dst, length, mode, MODE_DONTWAKE | MODE_WP);
+}
+
+Result<i64> AddressSpace::uffd_zeropage(UffdId id, u64 start, u64 length, u64 mode) {
+  return fill(*this, id, {Fill::zeropage, "UFFDIO_ZEROPAGE"}, start, length, mode, MODE_DONTWAKE);
+}
+
+Result<i64> AddressSpace::uffd_continue(UffdId id, u64 start, u64 length, u64 mode) {
+  const u64 allowed = MODE_DONTWAKE | (profile().uffd_cont_wp ? MODE_WP : 0);
+  return fill(*this, id, {Fill::continue_, "UFFDIO_CONTINUE"}, start, length, mode, allowed);
+}
+
+Result<i64> AddressSpace::uffd_poison(UffdId id, u64 start, u64 length, u64 mode) {
+  const char* const call = "UFFDIO_POISON";
+  if (!(profile().uffd_features & FEATURE_POISON)) return {0, {Cause::unknown_ioctl, call}};
+  return fill(*this, id, {Fill::poison, call}, start, length, mode, MODE_DONTWAKE);
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,262 @@
+// userfaultfd(2), registration and write protection. Models fs/userfaultfd.c (userfaultfd_api,
+// _register, _unregister, _writeprotect, handle_userfault) and mm/userfaultfd.c:mwriteprotect_range,
+// v5.12 with the v2 series, v6.1, v6.12, v6.18. Waiting threads are pending faults; hugetlb PMD sharing
+// and user_faultfd privileges are not modelled.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+#include "ptwalk/uffd_checks.hpp"
+
+namespace ptwalk {
+namespace {
+
+constexpr u64 BASE_IOCTLS = 0xdc;   // WAKE COPY ZEROPAGE WRITEPROTECT CONTINUE
+constexpr u64 NO_HUGETLB_IOCTLS = 1 << 4 | 1 << 5;  // ZEROPAGE, MOVE
+constexpr u64 WP_IOCTL = 1 << 6, CONTINUE_IOCTL = 1 << 7, MOVE_IOCTL = 1 << 5, POISON_IOCTL = 1 << 8;
+constexpr u64 FEATURE_POISON = 1 << 14, FEATURE_MOVE = 1 << 16;
+
+u64 mode_to_vm_flags(u64 mode) {
+  return (mode & UFFDIO_REGISTER_MODE_MISSING ? VM_UFFD_MISSING : 0) |
+         (mode & UFFDIO_REGISTER_MODE_WP ? VM_UFFD_WP : 0) |
+         (mode & UFFDIO_REGISTER_MODE_MINOR ? VM_UFFD_MINOR : 0);
+}
+
+/// vma_can_userfault(): may a VMA of this backing be registered with these modes?
+bool can_userfault(const Profile& p, const Vma& vma, u64 uffd_flags, bool wp_async) {
+  if (vma.kind == VmaKind::hugetlb) return p.wp_file_backed || !(uffd_flags & VM_UFFD_WP);
+  if (vma.flags & VM_SPECIAL) return false;
+  const bool shmem = vma.kind == VmaKind::shmem;
+  if ((uffd_flags & VM_UFFD_MINOR) && !(shmem && p.minor_shmem)) return false;
+  if (wp_async && uffd_flags == VM_UFFD_WP) return true;
+  if ((uffd_flags & VM_UFFD_WP) && !p.wp_file_backed) return vma.anonymous();
+  return vma.anonymous() || shmem;
+}
+
+/// The ioctls that UFFDIO_REGISTER reports for the range.
+u64 range_ioctls(const Profile& p, u64 mode, bool any_hugetlb) {
+  u64 ioctls = BASE_IOCTLS;
+  if (p.uffd_features & FEATURE_POISON) ioctls |= POISON_IOCTL;
+  if (p.uffd_features & FEATURE_MOVE) ioctls |= MOVE_IOCTL;
+  if (any_hugetlb) ioctls &= ~NO_HUGETLB_IOCTLS;
+  if (!(mode & UFFDIO_REGISTER_MODE_WP)) ioctls &= ~WP_IOCTL;
+  if (!(mode & UFFDIO_REGISTER_MODE_MINOR)) ioctls &= ~CONTINUE_IOCTL;
+  return ioctls;
+}
+
+}  // namespace
+
+Result<UffdId> AddressSpace::userfaultfd(u64 features, bool user_mode_only) {
+  const Profile& p = profile();
+  machine->uffds.push_back({.mm = this, .user_mode_only = user_mode_only, .queue = {}});
+  UffdContext& ctx = machine->uffds.back();
+  const UffdId id = UffdId(machine->uffds.size()) - 1;
+  if (features & ~p.uffd_features)
+    return {id, {Cause::bad_feature, "UFFDIO_API", features, p.uffd_features}};
+  if (features & UFFD_FEATURE_WP_ASYNC) features |= UFFD_FEATURE_WP_UNPOPULATED;
+  ctx.features = features;
+  ctx.api_done = true;
+  return {id, {}};
+}
+
+void AddressSpace::send(UffdId ctx, const UffdMsg& message) {
+  UffdContext& target = machine->uffds[u64(ctx)];
+  if (target.closed) return;
+  if (message.event != UffdEvent::pagefault) ++target.mmap_changing;
+  target.queue.push_back(message);
+}
+
+Result<u64> AddressSpace::uffd_register(UffdId id, u64 start, u64 length, u64 mode) {
+  const char* const call = "UFFDIO_REGISTER";
+  const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+    return Result<u64>{0, {cause, call, a, b, c}};
+  };
+  const Profile& p = profile();
+  if (Error e = check_context(*machine, id, call)) return {0, e};
+  if (mode == 0 || (mode & ~7ull)) return fail(Cause::bad_mode, mode);
+  if (Error e = check_range(*this, call, start, length)) return {0, e};
+  const u64 end = start + length;
+  const UffdContext& ctx = machine->uffds[u64(id)];
+  const bool wp_async = ctx.features & UFFD_FEATURE_WP_ASYNC;
+  const u64 uffd_flags = mode_to_vm_flags(mode);
+  if (!vmas.first_intersecting(start, end)) {
+    Error e{Cause::no_vma_einval, call, start, end};
+    return {0, e};
+  }
+  bool any_hugetlb = false;
+  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
+    const Vma& vma = vmas.all()[i];
+    if (!can_userfault(p, vma, uffd_flags, wp_async))
+      return fail(Cause::wrong_backing, vma.start, vma.end, vma.flags);
+    if (!(vma.flags & VM_MAYWRITE)) return fail(Cause::no_may_write, vma.start, vma.end, vma.flags);
+    if (vma.kind == VmaKind::hugetlb) {
+      any_hugetlb = true;
+      const u64 lo = std::max(start, vma.start), hi = std::min(end, vma.end);
+      if (!is_aligned(lo | hi, PMD_SIZE)) return fail(Cause::huge_unaligned, lo, hi - lo);
+    }
+    if (vma.uffd != NO_UFFD && vma.uffd != id)
+      return fail(Cause::owned_by_other, vma.start, vma.end, vma.flags);
+  }
+  for (u64 at = start; at < end;) {
+    const Vma* found = vmas.first_intersecting(at, end);
+    if (!found) break;
+    at = std::max(at, found->start);
+    const u64 piece_end = std::min(found->end, end);
+    if (found->uffd != id || (found->flags & uffd_flags) != uffd_flags) {
+      if (split_would_exceed(at, piece_end)) return fail(Cause::map_count);
+      set_uffd(at, piece_end, id, uffd_flags);
+    }
+    at = piece_end;
+  }
+  return {range_ioctls(p, mode, any_hugetlb), {}};
+}
+
+void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
+  const Profile& p = profile();
+  const bool starts_inside = vmas.find(start)->start < start;
+  const VmaList::Index i = split_at(start);
+  split_at(end);
+  Vma& vma = vmas.all()[i];
+  const bool wp_changes = (vma.flags ^ uffd_flags) & VM_UFFD_WP;
+  vma.flags = (vma.flags & ~VM_UFFD_FLAGS) | uffd_flags;
+  vma.uffd = id;
+  if (wp_changes && vma.shared() && p.writenotify_uffd_wp) vma.page_prot = vma_page_prot(p, vma);
+  vmas.merge(i, p, p.register_merges_next || !starts_inside);
+}
+
+void AddressSpace::clear_uffd(u64 start, u64 end) {
+  const Vma vma = *vmas.find(start);
+  if (vma.uffd_wp() && profile().unregister_resolves) (void)uffd_wp_range(vma, start, end, false);
+  // userfaultfd_unregister() wakes only where faults wait for a missing page.
+  if (vma.flags & VM_UFFD_MISSING) wake_range(vma.uffd, start, end);
+  set_uffd(start, end, NO_UFFD, 0);
+}
+
+Error AddressSpace::uffd_unregister(UffdId id, u64 start, u64 length) {
+  const char* const call = "UFFDIO_UNREGISTER";
+  const Profile& p = profile();
+  if (Error e = check_context(*machine, id, call)) return e;
+  if (Error e = check_range(*this, call, start, length)) return e;
+  const u64 end = start + length;
+  const bool wp_async = machine->uffds[u64(id)].features & UFFD_FEATURE_WP_ASYNC;
+  if (!vmas.first_intersecting(start, end)) return {Cause::no_vma_einval, call, start, end};
+  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
+    const Vma& vma = vmas.all()[i];
+    if (p.unregister_checks_ctx && vma.uffd != NO_UFFD && vma.uffd != id)
+      return {Cause::not_registered_einval, call, vma.start, vma.end, vma.flags};
+    if (!can_userfault(p, vma, vma.flags & VM_UFFD_FLAGS, wp_async))
+      return {Cause::wrong_backing, call, vma.start, vma.end, vma.flags};
+  }
+  for (u64 at = start; at < end;) {
+    const Vma* found = vmas.first_intersecting(at, end);
+    if (!found) break;
+    at = std::max(at, found->start);
+    const u64 piece_end = std::min(found->end, end);
+    if (found->uffd != NO_UFFD) {
+      if (split_would_exceed(at, piece_end)) return {Cause::map_count, call};
+      clear_uffd(at, piece_end);
+    }
+    at = piece_end;
+  }
+  return {};
+}
+
+void AddressSpace::uffd_close(UffdId id) {
+  UffdContext& ctx = machine->uffds[u64(id)];
+  if (ctx.closed) return;
+  for (AddressSpace* mm : machine->mms) {
+    for (u64 at = 0;;) {
+      const auto& all = mm->vmas.all();
+      const auto vma = std::find_if(all.begin(), all.end(), [&](const Vma& v) {
+        return v.end > at && v.uffd == id;
+      });
+      if (vma == all.end()) break;
+      at = vma->end;
+      mm->clear_uffd(vma->start, vma->end);
+    }
+  }
+  for (AddressSpace* mm : machine->mms) mm->wake_range(id, 0, ~0ull);
+  ctx.closed = true;
+  ctx.queue.clear();
+  ctx.mmap_changing = 0;
+}
+
+Result<ProtectResult> AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect) {
+  const Profile& p = profile();
+  u32 cp_flags = protect ? MM_CP_UFFD_WP : MM_CP_UFFD_WP_RESOLVE;
+  if (!protect && p.wp_upgrades && vma_wants_manual_pte_write_upgrade(p, vma))
+    cp_flags |= MM_CP_TRY_CHANGE_WRITABLE;
+  // Up to 6.1 the word is the flags' own, write-notify ignored; later it is vm_page_prot.
+  const u64 newprot = !p.wp_table_word ? vma.page_prot
+                      : protect        ? vm_get_page_prot(vma.flags & ~VM_WRITE)
+                                       : vm_get_page_prot(vma.flags);
+  return ptwalk::change_protection(*this, vma, {start, end}, newprot, cp_flags);
+}
+
+Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 length, u64 mode) {
+  const char* const call = "UFFDIO_WRITEPROTECT";
+  Result<ProtectResult> out;
+  const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+    out.error = {cause, call, a, b, c};
+    return out;
+  };
+  const Profile& p = profile();
+  if ((out.error = check_context(*machine, id, call))) return out;
+  if (machine->uffds[u64(id)].mmap_changing) return fail(Cause::mmap_changing);
+  if ((out.error = check_range(*this, call, start, length))) return out;
+  const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
+  const bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+  if ((mode & ~3ull) || (protect && dontwake)) return fail(Cause::bad_mode, mode);
+  const u64 end = start + length;
+  if (p.wp_one_vma) {
+    const Vma* vma = vmas.find(start);
+    if (!vma || vma->end < end) return fail(Cause::one_vma_rule, start, end);
+    if (vma->uffd == NO_UFFD) return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
+  } else if (!vmas.first_intersecting(start, end)) {
+    return fail(Cause::no_vma, start, end);
+  }
+  for (u64 at = start; at < end;) {
+    const Vma* vma = vmas.first_intersecting(at, end);
+    if (!vma) break;
+    if (!vma->uffd_wp() || (!p.wp_file_backed && !vma->anonymous()))
+      return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
+    if (vma->kind == VmaKind::hugetlb) return fail(Cause::huge_unaligned, start, length);
+    at = std::max(at, vma->start);
+    const u64 piece_end = std::min(vma->end, end);
+    auto step = uffd_wp_range(*vma, at, piece_end, protect);
+    out.value.add(step.value);
+    if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
+    at = piece_end;
+  }
+  if (!protect && !dontwake) wake_range(id, start, end);
+  return out;
+}
+
+void AddressSpace::wake_range(UffdId id, u64 start, u64 end) {
+  for (auto it = pending.lower_bound(start); it != pending.end() && it->first < end; ++it)
+    if (it->second.uffd == id) it->second.woken = true;
+}
+
+Error AddressSpace::uffd_wake(UffdId id, u64 start, u64 length) {
+  if (Error e = check_context(*machine, id, "UFFDIO_WAKE")) return e;
+  if (Error e = check_range(*this, "UFFDIO_WAKE", start, length)) return e;
+  wake_range(id, start, start + length);
+  return {};
+}
+
+AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRequest& request,
+                                                   u64 reason) {
+  const UffdContext& ctx = machine->uffds[u64(vma.uffd)];
+  if (ctx.features & UFFD_FEATURE_SIGBUS) return Fault::sigbus;
+  if (ctx.user_mode_only && request.kernel) return Fault::sigbus;
+  const u64 page = align_down(request.addr, PAGE_SIZE);
+  UffdMsg message{.event = UffdEvent::pagefault};
+  message.address = ctx.features & UFFD_FEATURE_EXACT_ADDRESS ? request.addr : page;
+  message.flags = (request.write ? UFFD_PAGEFAULT_FLAG_WRITE : 0) |
+                  (reason == VM_UFFD_WP ? UFFD_PAGEFAULT_FLAG_WP : 0) |
+                  (reason == VM_UFFD_MINOR ? UFFD_PAGEFAULT_FLAG_MINOR : 0);
+  pending[page] = {.address = page, .write = request.write, .uffd = vma.uffd, .message = message};
+  send(vma.uffd, message);
+  return Fault::blocked;
+}
+
+}  // namespace ptwalk

@@ -1,0 +1,94 @@
+// Taking entries away: what munmap, MADV_DONTNEED, truncation and exit leave behind. Models
+// mm/memory.c:zap_pte_range with zap_present_ptes and zap_nonpresent_ptes (v6.18) and the v2 series'
+// section 7. Device entries are only cleared; huge PMDs are dropped or split.
+#include <algorithm>
+
+#include "ptwalk/address_space.hpp"
+#include "ptwalk/huge.hpp"
+
+namespace ptwalk {
+namespace {
+
+/// Takes a huge PMD away, whole or, by splitting it, in part. (zap_huge_pmd, mm/huge_memory.c, v6.18)
+void zap_huge_pmd(AddressSpace& mm, const Vma& vma, u64* pmd, Range part) {
+  ProtectResult account;  // the caller of a zap asks for no account
+  const HugeContext context{*mm.machine, mm.tables, vma, account};
+  if (part.end - part.start < PMD_SIZE) return split_huge_pmd(context, pmd, part.start);
+  const u64 old = *pmd;
+  *pmd = 0;
+  if (pmd_present(old) && pmd_pfn(old) != HUGE_ZERO_PFN) mm.machine->unmap_page(pmd_pfn(old));
+}
+
+bool table_is_empty(const u64* table) {
+  return std::all_of(table, table + PTRS_PER_TABLE, [](u64 entry) { return pte_none(entry); });
+}
+
+}  // namespace
+
+void AddressSpace::install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old) {
+  const Profile& p = profile();
+  if (vma.anonymous() || p.marker_format == MarkerFormat::none) return;
+  if (p.persist_needs_uffd_vma && !vma.uffd_wp()) return;
+  const bool armed = pte_present(old) ? old & _PAGE_UFFD_WP
+                                      : is_swap_pte(old) && ((old & _PAGE_SWP_UFFD_WP) ||
+                                                             p.is_uffd_wp_marker(old));
+  if (armed) *pte = p.make_marker(PTE_MARKER_UFFD_WP);
+}
+
+void AddressSpace::release_present(u64 pte) {
+  if (pte & _PAGE_SPECIAL) return;
+  const Pfn pfn = pte_pfn(pte);
+  Page* page = machine->pages.find(pfn);
+  if (!page) return;
+  if (!page->anon() && profile().pte_dirty(pte)) page->flags |= PG_dirty;
+  machine->unmap_page(pfn);
+}
+
+void AddressSpace::zap_pte(const Vma& vma, u64 addr, u64* pte, const ZapDetails& details) {
+  const u64 old = *pte;
+  const Profile& p = profile();
+  if (pte_none(old)) return;
+  pending.erase(addr);
+  if (pte_present(old)) {
+    const Page* page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
+    if (!details.even_cows && page && page->anon()) return;
+    *pte = 0;
+    release_present(old);
+  } else if (const u64 bits = p.marker_bits(old); bits & PTE_MARKER_UFFD_WP) {
+    if (!vma.anonymous() && !details.drop_marker) return;
+    *pte = 0;
+  } else if (bits & PTE_MARKER_GUARD) {
+    if (details.drop_marker) *pte = 0;
+    return;
+  } else {
+    const SwpKind kind = p.swp_kind(old);
+    const bool migration = kind >= SwpKind::migration_read && kind <= SwpKind::migration_write;
+    const Page* page = migration ? machine->pages.find(swp_offset(old) & SWP_PFN_MASK) : nullptr;
+    if (!details.even_cows && (!page || page->anon())) return;
+    if (details.skip_swap && kind == SwpKind::swap) return;
+    *pte = 0;
+    if (kind == SwpKind::swap) machine->put_slot(swp_offset(old));
+    if (page) machine->unmap_page(swp_offset(old) & SWP_PFN_MASK);
+  }
+  if (!details.drop_marker) install_uffd_wp_if_needed(vma, pte, old);
+}
+
+void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details) {
+  for (u64 addr = start; addr < end;) {
+    const WalkEnd at = tables.walk(addr);
+    const u64 extent = level_size(std::max(at.level, PMD_LEVEL));
+    const u64 next = std::min(end, align_down(addr, extent) + extent);
+    if (at.level == PMD_LEVEL && tables.kind(*at.entry, PMD_LEVEL) == EntryKind::leaf)
+      zap_huge_pmd(*this, vma, at.entry, {addr, next});
+    if (u64* const table = tables.find(addr, PTE_LEVEL)) {
+      u64* pte = table;
+      for (u64 a = addr; a < next; a += PAGE_SIZE, ++pte) zap_pte(vma, a, pte, details);
+      // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
+      if (details.reclaim_tables && next - addr == PMD_SIZE && table_is_empty(table))
+        tables.free_pte_table(tables.find(addr, PMD_LEVEL));
+    }
+    addr = next;
+  }
+}
+
+}  // namespace ptwalk
