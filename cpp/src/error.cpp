@@ -117,6 +117,8 @@ constexpr Row ROWS[] = {
     {Cause::wraps, EINVAL, "range of length {B} from {a} wraps; shorten it"},
     {Cause::page_fault_failed, EFAULT, "the page at {a} cannot be faulted in (signal {B}, code {C})"},
     {Cause::page_poisoned, EHWPOISON, "the page at {a} is poisoned (signal {B}, code {C})"},
+    {Cause::lock_fault_failed, ENOMEM,
+     "the page at {a} cannot be faulted in (signal {B}, code {C}); the range is locked all the same"},
     {Cause::would_block, EAGAIN,
      "the page at {a} waits for its userfaultfd handler; resolve the fault and call again"},
     {Cause::overlap, EINVAL, "the ranges at {a} and {b} overlap; give disjoint ones"},

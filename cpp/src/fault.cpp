@@ -144,38 +144,58 @@ Result<AccessResult> AddressSpace::kernel_access(u64 addr, bool write) {
   return out;
 }
 
-Result<u64> AddressSpace::populate(u64 start, u64 length, bool write) {
-  const char* const call = "populate";
-  const auto fail = [&](u64 done, Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const FaultIn& how) {
+  u64 done = 0;
+  const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
     return Result<u64>{done, {cause, call, a, b, c}};
   };
-  if (!is_aligned(start, PAGE_SIZE)) return fail(0, Cause::start_unaligned, start);
-  if (start > task_size() || length > task_size() - start)
-    return fail(0, Cause::beyond_task_size, start, length, task_size());
-  const u64 end = start + align_up(length, PAGE_SIZE);
-  u64 done = 0;
+  const u64 access = how.write ? VM_WRITE : VM_READ;
+  const u64 allowed = how.force ? access << 4 : access;
+  const u64 need = _PAGE_PRESENT | (how.write ? _PAGE_RW : 0);
   for (u64 addr = start; addr < end; addr += PAGE_SIZE, ++done) {
     const Vma* vma = vmas.find(addr);
-    if (!vma) return fail(done, Cause::hole, addr);
+    if (!vma) return fail(Cause::hole, addr);
     if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, addr))
-      return fail(done, Cause::huge_fault, addr);
-    if (!(vma->flags & (write ? VM_WRITE : VM_READ)))
-      return fail(done, Cause::page_fault_failed, addr, SIGSEGV_NO, SEGV_ACCERR_CODE);
-    // follow_page_pte(): an entry that allows the access is left alone.
+      return fail(Cause::huge_fault, addr);
+    if (!(vma->flags & allowed))
+      return fail(Cause::page_fault_failed, addr, SIGSEGV_NO, SEGV_ACCERR_CODE);
     for (;;) {
+      // follow_page_pte(): an entry that allows the access is left alone.
       const u64* pte = tables.find(addr, PTE_LEVEL);
-      const u64 need = _PAGE_PRESENT | (write ? _PAGE_RW : 0);
       if (pte && (*pte & need) == need) break;
-      const Fault fault = handle_mm_fault({addr, write, true});
-      if (fault == Fault::blocked || fault == Fault::migrating)
-        return fail(done, Cause::would_block, addr);
+      const Fault fault = handle_mm_fault({addr, how.write, true, how.nowait});
+      if (fault == Fault::blocked || fault == Fault::migrating) return fail(Cause::would_block, addr);
+      if (fault == Fault::done) continue;
       const Signal signal = signal_of(fault, profile().config);
-      if (fault != Fault::done)
-        return fail(done, fault == Fault::hwpoison ? Cause::page_poisoned : Cause::page_fault_failed,
-                    addr, u64(signal.signo), u64(signal.code));
+      return fail(fault == Fault::hwpoison ? Cause::page_poisoned : Cause::page_fault_failed, addr,
+                  u64(signal.signo), u64(signal.code));
     }
   }
   return {done, {}};
+}
+
+Result<u64> AddressSpace::populate(u64 start, u64 length, bool write) {
+  const char* const call = "populate";
+  if (!is_aligned(start, PAGE_SIZE)) return {0, {Cause::start_unaligned, call, start}};
+  if (start > task_size() || length > task_size() - start)
+    return {0, {Cause::beyond_task_size, call, start, length, task_size()}};
+  return fault_in(call, start, start + align_up(length, PAGE_SIZE), {.write = write});
+}
+
+Result<u64> AddressSpace::populate_locked(u64 start, u64 end, bool nowait) {
+  Result<u64> out;
+  for (u64 at = start; at < end && out.ok();) {
+    const Vma* vma = vmas.find(at);
+    if (!vma) break;
+    const u64 piece_end = std::min(vma->end, end);
+    // Private writable memory is written, so that copies happen now.
+    const bool write = (vma->flags & (VM_WRITE | VM_SHARED)) == VM_WRITE;
+    const bool force = vma->flags & VM_ACCESS_FLAGS;
+    if (!(vma->flags & (VM_IO | VM_PFNMAP)))
+      out = fault_in("mlock", at, piece_end, {write, force, nowait});
+    at = piece_end;
+  }
+  return out;
 }
 
 }  // namespace ptwalk

@@ -79,46 +79,55 @@ void AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vm
   }
 }
 
+UffdId AddressSpace::dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId parent) {
+  for (const auto& [from, to] : made)
+    if (from == parent) return to;
+  const UffdContext& ctx = machine->uffds[u64(parent)];
+  const UffdContext copy{.mm = &child,
+                         .features = ctx.features,
+                         .api_done = true,
+                         .user_mode_only = ctx.user_mode_only,
+                         .queue = {}};
+  machine->uffds.push_back(copy);
+  made.emplace_back(parent, UffdId(machine->uffds.size()) - 1);
+  return made.back().second;
+}
+
+/// The child's VMA: not locked, its own anon_vma, registered only where fork events are on.
+Vma AddressSpace::dup_vma(AddressSpace& child, Contexts& made, const Vma& vma) {
+  Vma copied = vma;
+  copied.flags &= ~VM_LOCKED;
+  if (vma.uffd != NO_UFFD) {
+    if (machine->uffds[u64(vma.uffd)].features & UFFD_FEATURE_EVENT_FORK) {
+      copied.uffd = dup_userfaultfd(child, made, vma.uffd);
+    } else {
+      copied.uffd = NO_UFFD;
+      copied.flags &= ~VM_UFFD_FLAGS;
+      if (profile().writenotify_uffd_wp) copied.page_prot = vma_page_prot(profile(), copied);
+    }
+  }
+  if (vma.flags & VM_WIPEONFORK) {
+    copied.anon_vma = copied.anon_vma_chain = 0;
+  } else if (vma.anon_vma) {
+    copied.anon_vma = machine->next_anon_vma++;
+    copied.anon_vma_chain = vma.anon_vma_chain + 1;
+  }
+  return copied;
+}
+
 std::shared_ptr<AddressSpace> AddressSpace::fork() {
-  const Profile& p = profile();
   auto child = std::make_shared<AddressSpace>(machine);
   child->names = names;
-  std::vector<std::pair<UffdId, UffdId>> contexts;  // the parent's and the child's
+  Contexts made;
   for (const Vma& vma : vmas.all()) {
     if (vma.flags & VM_DONTCOPY) continue;
-    Vma copied = vma;
-    copied.flags &= ~VM_LOCKED;
-    if (vma.uffd != NO_UFFD) {
-      const UffdContext& ctx = machine->uffds[u64(vma.uffd)];
-      if (ctx.features & UFFD_FEATURE_EVENT_FORK) {
-        const auto known = std::find_if(contexts.begin(), contexts.end(),
-                                        [&](const auto& pair) { return pair.first == vma.uffd; });
-        if (known == contexts.end()) {
-          const UffdContext made{.mm = child.get(), .features = ctx.features,
-                                 .api_done = true, .user_mode_only = ctx.user_mode_only, .queue = {}};
-          machine->uffds.push_back(made);
-          contexts.emplace_back(vma.uffd, UffdId(machine->uffds.size()) - 1);
-        }
-        copied.uffd = known == contexts.end() ? contexts.back().second : known->second;
-      } else {
-        copied.uffd = NO_UFFD;
-        copied.flags &= ~VM_UFFD_FLAGS;
-        if (p.writenotify_uffd_wp) copied.page_prot = vma_page_prot(p, copied);
-      }
-    }
-    if (vma.flags & VM_WIPEONFORK) {
-      copied.anon_vma = copied.anon_vma_chain = 0;
-    } else if (vma.anon_vma) {
-      copied.anon_vma = machine->next_anon_vma++;
-      copied.anon_vma_chain = vma.anon_vma_chain + 1;
-    }
+    const Vma copied = dup_vma(*child, made, vma);
     child->vmas.insert(copied);
     const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP)) ||
-                        (p.fork_copies_wp_vma && copied.uffd_wp());
+                        (profile().fork_copies_wp_vma && copied.uffd_wp());
     if (needed && !(vma.flags & VM_WIPEONFORK)) copy_page_range(*child, vma, copied);
   }
-  for (const auto& [from, to] : contexts)
-    send(from, {.event = UffdEvent::fork, .child = to});
+  for (const auto& [from, to] : made) send(from, {.event = UffdEvent::fork, .child = to});
   return child;
 }
 

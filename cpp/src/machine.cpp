@@ -7,7 +7,9 @@
 
 namespace ptwalk {
 
-Machine::Machine(const Profile& chosen, int nr_levels) : profile(chosen), levels(nr_levels) {}
+Machine::Machine(const Profile& chosen, int nr_levels) : profile(chosen), levels(nr_levels) {
+  swap.emplace_back();  // slot 0 holds the header of the swap area
+}
 
 FileId Machine::create_file(FileKind kind, u64 size, bool writable) {
   files.push_back({.kind = kind, .writable = writable, .size = size, .cache = {}});

@@ -115,6 +115,7 @@ Error guard_install(const Advice& a) {
   const Profile& p = a.mm.profile();
   if (a.vma().flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED)) return a.fail(Cause::locked_vma);
   a.mm.anon_vma_prepare(a.vma());
+  a.mm.vmas.find(a.range.start)->flags |= VM_MAYBE_GUARD;
   const u64 guard = p.make_marker(PTE_MARKER_GUARD);
   // Zap first, as the kernel retries until nothing but none entries is left to mark.
   a.for_each_pte([&](u64 addr, u64* pte) {

@@ -34,15 +34,10 @@ Error AddressSpace::apply_lock(const char* call, u64 start, u64 length, u64 lock
 Error AddressSpace::mlock(u64 start, u64 length) {
   if (Error e = apply_lock("mlock", start, length, VM_LOCKED)) return e;
   const u64 end = align_up(start + length, PAGE_SIZE);
-  for (u64 at = align_down(start, PAGE_SIZE); at < end;) {
-    const Vma vma = *vmas.find(at);
-    const u64 piece_end = std::min(vma.end, end);
-    // populate_vma_page_range(): private writable memory is written, so that copies happen now.
-    const bool write = (vma.flags & (VM_WRITE | VM_SHARED)) == VM_WRITE;
-    if (vma.flags & VM_ACCESS_FLAGS) (void)populate(at, piece_end - at, write);
-    at = piece_end;
-  }
-  return {};
+  const auto out = populate_locked(align_down(start, PAGE_SIZE), end, false);
+  if (out.error.cause == Cause::page_fault_failed || out.error.cause == Cause::page_poisoned)
+    return {Cause::lock_fault_failed, "mlock", out.error.a, out.error.b, out.error.c};
+  return {};  // a fault that waits goes on when its handler has answered
 }
 
 Error AddressSpace::munlock(u64 start, u64 length) {

@@ -98,7 +98,7 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
   vma.page_prot = vma_page_prot(profile(), vma);
   vmas.merge(vmas.insert(vma), profile());
   send(unmapped);
-  if (flags & (MAP_POPULATE_ | MAP_LOCKED_)) (void)populate(addr, length, vma.flags & VM_WRITE);
+  if (flags & (MAP_POPULATE_ | MAP_LOCKED_)) (void)populate_locked(addr, addr + length, false);
   return {addr, {}};
 }
 

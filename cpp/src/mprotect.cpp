@@ -50,6 +50,8 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
       continue;
     }
     flags = account_flag(p, *found, flags);
+    const bool becomes_writable =
+        (flags & VM_WRITE) && (found->flags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED;
     if (split_would_exceed(at, piece_end)) return fail(Cause::map_count);
     VmaList::Index i = split_at(at);
     split_at(piece_end);
@@ -62,14 +64,12 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
     const bool upgrade = p.manual_write_upgrade ? vma_wants_manual_pte_write_upgrade(p, vma)
                                                 : vma_wants_writenotify(p, vma, old_prot);
     vma.page_prot = vma_page_prot(p, vma);
-    const bool populate_locked =
-        (flags & VM_WRITE) && (flags & (VM_SHARED | VM_LOCKED)) == VM_LOCKED;
     const Vma changed = vma;
     auto step = ptwalk::change_protection(*this, changed, {at, piece_end}, changed.page_prot,
                                           upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0);
     out.value.add(step.value);
     if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
-    if (populate_locked) (void)populate(at, piece_end - at, true);
+    if (becomes_writable) (void)populate_locked(at, piece_end, true);
     at = piece_end;
   }
   return out;

@@ -73,7 +73,7 @@ void AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
   }
 }
 
-Error AddressSpace::move_vma(const Move& move) {
+Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmapped) {
   const Vma source = *vmas.find(move.from);
   const Profile& p = profile();
   const UffdContext* ctx = source.uffd == NO_UFFD ? nullptr : &machine->uffds[u64(source.uffd)];
@@ -89,22 +89,19 @@ Error AddressSpace::move_vma(const Move& move) {
   move_page_tables(source, move, clear_uffd);
   if (ctx && !follows) set_uffd(move.to, move.to + move.to_length, NO_UFFD, 0);
 
-  UnmapEvents unmapped;
   if (move.keep_source) {
     Vma& kept = *vmas.find(move.from);
     kept.flags &= ~VM_LOCKED;
     if (source.start == move.from && source.end == move.from + move.from_length)
       kept.anon_vma = kept.anon_vma_chain = 0;
   } else {
-    unmapped = unmap_range(move.from, move.from + move.from_length);
+    unmapped.push_back(unmap_range(move.from, move.from + move.from_length));
   }
   if (follows)
     send(source.uffd, {.event = UffdEvent::remap, .address = move.from, .to = move.to,
                        .length = move.from_length});
-  send(unmapped);
   if ((source.flags & VM_LOCKED) && move.to_length > move.from_length)
-    (void)populate(move.to + move.from_length, move.to_length - move.from_length,
-                   (source.flags & (VM_WRITE | VM_SHARED)) == VM_WRITE);
+    (void)populate_locked(move.to + move.from_length, move.to + move.to_length, false);
   return {};
 }
 
@@ -120,14 +117,18 @@ Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32
     const bool locked = vma.flags & VM_LOCKED;
     vma.end = grown;
     vmas.merge(vmas.lower(addr), profile());
-    if (locked) (void)populate(addr + old_length, new_length - old_length, vma.flags & VM_WRITE);
+    if (locked) (void)populate_locked(addr + old_length, grown, false);
     return {};
   }
   if (!(flags & MREMAP_MAYMOVE_)) return refuse(Cause::no_space, new_length);
   const u64 place = pick_address(new_length);
   if (!place) return refuse(Cause::no_space, new_length);
   result = place;
-  return move_vma({addr, old_length, place, new_length, bool(flags & MREMAP_DONTUNMAP_)});
+  std::vector<UnmapEvents> unmapped;
+  const Error error =
+      move_vma({addr, old_length, place, new_length, bool(flags & MREMAP_DONTUNMAP_)}, unmapped);
+  for (const UnmapEvents& events : unmapped) send(events);
+  return error;
 }
 
 /// MREMAP_FIXED and MREMAP_DONTUNMAP to a given address. (mremap_to, remap_move)
@@ -137,17 +138,17 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
   const bool batches = profile().mremap_multi_vma && pure_move;
   const Vma* first = vmas.find(addr);
   if (profile().mremap_multi_vma && !first) return refuse(Cause::not_mapped, addr);
-  if (!batches && profile().mremap_multi_vma && old_length > first->end - addr)
-    return refuse(Cause::crosses_vma, addr, old_length);
+  const u64 kept = std::min(old_length, new_length);
+  if (!batches && profile().mremap_multi_vma && kept > first->end - addr)
+    return refuse(Cause::crosses_vma, addr, kept);
   if (batches && first->uffd != NO_UFFD && first->end < addr + old_length)
     return refuse(Cause::crosses_vma, addr, old_length);
 
-  const UnmapEvents early = unmap_range(new_addr, new_addr + new_length);
-  UnmapEvents tail;
-  if (old_length > new_length) {
-    tail = unmap_range(addr + new_length, addr + old_length);
-    old_length = new_length;
-  }
+  // Messages: what lay at the destination, the move, then what went from the source.
+  send(unmap_range(new_addr, new_addr + new_length));
+  std::vector<UnmapEvents> unmapped;
+  if (old_length > new_length) unmapped.push_back(unmap_range(addr + new_length, addr + old_length));
+  old_length = kept;
   Error error;
   const u64 end = addr + old_length;
   for (u64 at = addr, moved = 0; at < end && !error;) {
@@ -164,13 +165,12 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
     } else {
       const u64 part = std::min(vma->end, end) - at;
       const u64 target = batches ? part : new_length;
-      error = move_vma({at, part, new_addr + (at - addr), target, keep});
+      error = move_vma({at, part, new_addr + (at - addr), target, keep}, unmapped);
       moved += part;
       at += part;
     }
   }
-  send(early);
-  send(tail);
+  for (const UnmapEvents& events : unmapped) send(events);
   return error;
 }
 

@@ -247,7 +247,7 @@ AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRe
                                                    u64 reason) {
   const UffdContext& ctx = machine->uffds[u64(vma.uffd)];
   if (ctx.features & UFFD_FEATURE_SIGBUS) return Fault::sigbus;
-  if (ctx.user_mode_only && request.kernel) return Fault::sigbus;
+  if (request.nowait || (ctx.user_mode_only && request.kernel)) return Fault::sigbus;
   const u64 page = align_down(request.addr, PAGE_SIZE);
   UffdMsg message{.event = UffdEvent::pagefault};
   message.address = ctx.features & UFFD_FEATURE_EXACT_ADDRESS ? request.addr : page;

@@ -5,6 +5,9 @@
 namespace ptwalk {
 namespace {
 
+/// Flags that take no part in merging; the merged VMA has them if either had. (VM_STICKY, v6.18)
+constexpr u64 VM_STICKY = VM_SOFTDIRTY | VM_MAYBE_GUARD;
+
 /// Equal in everything but place, protection key excepted: flags, file, offset, uffd context.
 bool same_mapping(const Vma& left, const Vma& right, u64 ignored_flags) {
   return left.end == right.start && ((left.flags ^ right.flags) & ~ignored_flags) == 0 &&
@@ -20,13 +23,14 @@ bool anon_vma_mergeable(const Profile& profile, const Vma& changed, const Vma& n
 }
 
 bool mergeable(const Profile& profile, const Vma& left, const Vma& right, const Vma& changed) {
-  return same_mapping(left, right, VM_SOFTDIRTY) && left.uffd == right.uffd &&
+  return same_mapping(left, right, VM_STICKY) && left.uffd == right.uffd &&
          !(left.flags & VM_SPECIAL) &&
          anon_vma_mergeable(profile, changed, &changed == &left ? right : left);
 }
 
 void absorb(Vma& left, const Vma& right) {
   left.end = right.end;
+  left.flags |= right.flags & VM_STICKY;
   if (!left.anon_vma) {
     left.anon_vma = right.anon_vma;
     left.anon_vma_chain = right.anon_vma_chain;
@@ -123,7 +127,7 @@ VmaList::Index VmaList::merge(Index i, const Profile& profile, bool with_next) {
 
 u32 VmaList::reusable_anon_vma(Index i) const {
   const auto usable = [&](const Vma& left, const Vma& right, const Vma& owner) {
-    return same_mapping(left, right, VM_ACCESS_FLAGS | VM_SOFTDIRTY) && owner.anon_vma_chain == 1
+    return same_mapping(left, right, VM_ACCESS_FLAGS | VM_STICKY) && owner.anon_vma_chain == 1
                ? owner.anon_vma
                : 0;
   };

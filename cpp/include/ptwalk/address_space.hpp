@@ -183,13 +183,17 @@ class AddressSpace {
     u64 from = 0, from_length = 0, to = 0, to_length = 0;
     bool keep_source = false;  ///< MREMAP_DONTUNMAP
   };
-  /// Moves part of one VMA and its entries; sends the messages. (move_vma, mm/mremap.c, v6.18)
-  Error move_vma(const Move& move);
+  /// Moves part of one VMA and its entries; the REMAP message is sent, UNMAP messages are handed back.
+  /// (move_vma, mm/mremap.c, v6.18)
+  Error move_vma(const Move& move, std::vector<UnmapEvents>& unmapped);
   void move_page_tables(const Vma& source, const Move& move, bool clear_uffd);
   Error move_to(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 new_addr);
   Error expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags, u64& result);
 
   // fork.cpp
+  using Contexts = std::vector<std::pair<UffdId, UffdId>>;  ///< the parent's and the child's
+  UffdId dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId parent);
+  Vma dup_vma(AddressSpace& child, Contexts& made, const Vma& vma);
   void copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied);
 
   // mlock.cpp
@@ -204,10 +208,20 @@ class AddressSpace {
     u64 addr = 0;
     bool write = false;
     bool kernel = false;  ///< taken in kernel mode
+    bool nowait = false;  ///< FAULT_FLAG_ALLOW_RETRY is missing: a fault that would wait fails
   };
   /// One pass of the kernel's fault handler. (handle_mm_fault, mm/memory.c, v6.18)
   Fault handle_mm_fault(const FaultRequest& request);
   Result<AccessResult> touch(const FaultRequest& request);
+  struct FaultIn {
+    bool write = false;
+    bool force = false;   ///< FOLL_FORCE: the VM_MAY* flags decide
+    bool nowait = false;
+  };
+  /// Brings pages in for the kernel's own use; the pages done. (faultin_page, mm/gup.c, v6.18)
+  Result<u64> fault_in(const char* call, u64 start, u64 end, const FaultIn& how);
+  /// As mlock and mprotect do it for a VM_LOCKED VMA. (populate_vma_page_range, mm/gup.c, v6.18)
+  Result<u64> populate_locked(u64 start, u64 end, bool nowait);
 
   // userfaultfd.cpp
   /// uffd_wp_range(): protects or resolves part of one registered VMA. (mm/userfaultfd.c, v6.18)

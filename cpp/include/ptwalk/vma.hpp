@@ -22,6 +22,7 @@ inline constexpr u64 VM_MAYEXEC = 0x40;
 inline constexpr u64 VM_MAYSHARE = 0x80;
 inline constexpr u64 VM_UFFD_MISSING = 0x200;
 inline constexpr u64 VM_PFNMAP = 0x400;
+inline constexpr u64 VM_MAYBE_GUARD = 0x800;  ///< v6.18: guard regions may lie inside; never an obstacle to merging
 inline constexpr u64 VM_UFFD_WP = 0x1000;
 inline constexpr u64 VM_LOCKED = 0x2000;
 inline constexpr u64 VM_IO = 0x4000;
