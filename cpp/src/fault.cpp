@@ -158,7 +158,7 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
     if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, addr))
       return fail(Cause::huge_fault, addr);
     if (!(vma->flags & allowed))
-      return fail(Cause::page_fault_failed, addr, SIGSEGV_NO, SEGV_ACCERR_CODE);
+      return fail(Cause::gup_refused, vma->start, vma->end, vma->flags);
     for (;;) {
       // follow_page_pte(): an entry that allows the access is left alone.
       const u64* pte = tables.find(addr, PTE_LEVEL);

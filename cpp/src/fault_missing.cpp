@@ -1,6 +1,7 @@
 // Faults on none entries: anonymous memory, file pages read, copied or shared, fault-around. Models
 // mm/memory.c:do_anonymous_page, do_read_fault, do_cow_fault, do_shared_fault, finish_fault,
-// mm/filemap.c:filemap_map_pages and mm/shmem.c:shmem_fault (v6.18). Readahead is not modelled.
+// mm/filemap.c:filemap_map_pages and mm/shmem.c:shmem_fault (v6.18). Of readahead only the reading
+// around a fault is modelled.
 #include <algorithm>
 
 #include "ptwalk/fault.hpp"
@@ -44,8 +45,30 @@ bool fault_around(const FaultContext& vmf) {
   return answered;
 }
 
+/// Reads 128 KiB around a page that is not cached. (do_sync_mmap_readahead, mm/filemap.c, v6.18)
+void read_around(const FaultContext& vmf) {
+  constexpr u64 RA_PAGES = 32;
+  Machine& machine = *vmf.mm.machine;
+  const u64 index = vmf.vma.index_of(vmf.addr);
+  const u64 first = index - std::min(index, RA_PAGES / 2);
+  const u64 last = std::min(first + RA_PAGES, machine.files[u64(vmf.vma.file)].nr_pages());
+  for (u64 i = first; i < last; ++i) (void)machine.get_page(vmf.vma.file, i);
+}
+
+bool must_read(const FaultContext& vmf) {
+  if (vmf.vma.file == NO_FILE) return false;
+  const File& file = vmf.mm.machine->files[u64(vmf.vma.file)];
+  const u64 index = vmf.vma.index_of(vmf.addr);
+  return file.kind == FileKind::regular && index < file.nr_pages() && !file.cache.contains(index);
+}
+
 Fault do_read_fault(FaultContext& vmf) {
-  if (fault_around(vmf)) return Fault::done;
+  if (vmf.vma.file != NO_FILE && fault_around(vmf)) return Fault::done;
+  if (must_read(vmf)) {
+    // Reading drops the mmap lock, and the fault is taken again from the start. (VM_FAULT_RETRY)
+    read_around(vmf);
+    if (fault_around(vmf)) return Fault::done;
+  }
   Pfn page = 0;
   if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
   u64* pte = vmf.slot();
@@ -93,6 +116,7 @@ Fault file_fault(const FaultContext& vmf, Pfn& page) {
     if (!held && (vma.flags & VM_UFFD_MISSING))
       return vmf.mm.handle_userfault(vma, vmf.request, VM_UFFD_MISSING);
   }
+  if (must_read(vmf)) read_around(vmf);
   page = machine.get_page(vma.file, index);
   return Fault::done;
 }

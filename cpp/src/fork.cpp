@@ -123,7 +123,8 @@ std::shared_ptr<AddressSpace> AddressSpace::fork() {
     if (vma.flags & VM_DONTCOPY) continue;
     const Vma copied = dup_vma(*child, made, vma);
     child->vmas.insert(copied);
-    const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP)) ||
+    const bool needed = vma.anon_vma ||
+                        (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
                         (profile().fork_copies_wp_vma && copied.uffd_wp());
     if (needed && !(vma.flags & VM_WIPEONFORK)) copy_page_range(*child, vma, copied);
   }

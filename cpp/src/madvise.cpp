@@ -89,10 +89,13 @@ Error cold_or_pageout(const Advice& a) {
     if (!pte_present(*pte) || (*pte & _PAGE_SPECIAL)) return;
     const Page* page = machine.pages.find(pte_pfn(*pte));
     if (!page || page->mapcount != 1) return;
+    // A page that is on no LRU list yet is passed over, its A bit included.
+    const bool pageout = a.advice == MADV_PAGEOUT_;
+    if (pageout && a.victims &&
+        std::find(a.victims->begin(), a.victims->end(), addr) == a.victims->end())
+      return;
     *pte &= ~_PAGE_ACCESSED;
-    if (a.advice != MADV_PAGEOUT_) return;
-    if (!a.victims || std::find(a.victims->begin(), a.victims->end(), addr) != a.victims->end())
-      taken.push_back(pte_pfn(*pte));
+    if (pageout) taken.push_back(pte_pfn(*pte));
   });
   for (const Pfn pfn : taken) machine.reclaim_page(pfn);
   return {};
@@ -114,7 +117,7 @@ Error remove_pages(const Advice& a) {
 Error guard_install(const Advice& a) {
   const Profile& p = a.mm.profile();
   if (a.vma().flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED)) return a.fail(Cause::locked_vma);
-  a.mm.anon_vma_prepare(a.vma());
+  if (a.vma().anonymous()) a.mm.anon_vma_prepare(a.vma());
   a.mm.vmas.find(a.range.start)->flags |= VM_MAYBE_GUARD;
   const u64 guard = p.make_marker(PTE_MARKER_GUARD);
   // Zap first, as the kernel retries until nothing but none entries is left to mark.

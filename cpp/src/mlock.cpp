@@ -35,9 +35,9 @@ Error AddressSpace::mlock(u64 start, u64 length) {
   if (Error e = apply_lock("mlock", start, length, VM_LOCKED)) return e;
   const u64 end = align_up(start + length, PAGE_SIZE);
   const auto out = populate_locked(align_down(start, PAGE_SIZE), end, false);
-  if (out.error.cause == Cause::page_fault_failed || out.error.cause == Cause::page_poisoned)
-    return {Cause::lock_fault_failed, "mlock", out.error.a, out.error.b, out.error.c};
-  return {};  // a fault that waits goes on when its handler has answered
+  // A fault that waits goes on when its handler has answered; any other failure is ENOMEM.
+  if (out.ok() || out.error.cause == Cause::would_block) return {};
+  return {Cause::lock_fault_failed, "mlock", start + (out.value << PAGE_SHIFT)};
 }
 
 Error AddressSpace::munlock(u64 start, u64 length) {

@@ -142,6 +142,7 @@ Profile v6_12() {
   p.register_merges_next = true;
   p.uffd_cont_wp = true;
   p.swapin_read_writable = true;
+  p.ro_drops_account = true;
   p.move_realigns = true;
   return p;
 }
@@ -155,7 +156,6 @@ Profile v6_18() {
   p.marker_mask = PTE_MARKER_UFFD_WP | PTE_MARKER_POISONED | PTE_MARKER_GUARD;
   p.one_device_exclusive = true;
   p.merge_adopts_anon_vma = true;
-  p.ro_drops_account = true;
   p.faultaround_dirty = true;
   p.mremap_multi_vma = true;
   return p;

@@ -56,12 +56,10 @@ Error move_present(const PageMove& m, u64* from, u64* to) {
 Error move_page(const PageMove& m) {
   const Profile& p = m.mm.profile();
   PageTable& tables = m.mm.tables;
-  // A source without a table is judged before the destination is looked at.
-  u64* from = tables.find(m.src, PTE_LEVEL);
-  if (!from) {
-    if (!m.holes_allowed) return {Cause::entry_missing, CALL, m.src};
-    return {};
-  }
+  // A source without a table is judged before the destination is looked at, or made if it may be a hole.
+  u64* from = m.holes_allowed ? tables.ensure(m.src, PTE_LEVEL) : tables.find(m.src, PTE_LEVEL);
+  if (!from)
+    return {m.holes_allowed ? Cause::table_alloc_failed : Cause::entry_missing, CALL, m.src};
   u64* to = tables.ensure(m.dst, PTE_LEVEL);
   if (!to) return {Cause::table_alloc_failed, CALL, m.dst};
   if (!pte_none(*to)) return {Cause::entry_exists, CALL, m.dst, *to};
@@ -92,7 +90,6 @@ Result<i64> AddressSpace::uffd_move(UffdId id, u64 dst, u64 src, u64 length, u64
   const Vma* from = vmas.find(src);
   const Vma* to = vmas.find(dst);
   if (!to) return fail({Cause::no_vma, CALL, dst, dst + length});
-  if (to->uffd == NO_UFFD) return fail({Cause::not_registered, CALL, to->start, to->end, to->flags});
   if (!from) return fail({Cause::no_vma, CALL, src, src + length});
   if (from->shared() || from->end < src + length)
     return fail({Cause::wrong_backing, CALL, from->start, from->end, from->flags});

@@ -76,6 +76,7 @@ enum class Cause : u8 {
   wraps,
   page_fault_failed,
   page_poisoned,
+  gup_refused,
   lock_fault_failed,
   would_block,
   overlap,

@@ -98,7 +98,7 @@ struct Profile {
   bool writenotify_uffd_wp = false;  ///< vma_wants_writenotify has the VM_UFFD_WP term
   bool manual_write_upgrade = false; ///< vma_wants_manual_pte_write_upgrade
   bool merge_adopts_anon_vma = false;///< 6.18: a VMA with anon_vma merges with one without
-  bool ro_drops_account = false;     ///< 6.18: an anonymous VMA without anon_vma loses VM_ACCOUNT
+  bool ro_drops_account = false;     ///< 6.12 on: an anonymous VMA without anon_vma loses VM_ACCOUNT
 
   // fs/userfaultfd.c, mm/userfaultfd.c
   u64 uffd_features = 0;             ///< reply of UFFDIO_API
