@@ -50,7 +50,8 @@ void read_around(const FaultContext& vmf) {
   constexpr u64 RA_PAGES = 32;
   Machine& machine = *vmf.mm.machine;
   const u64 index = vmf.vma.index_of(vmf.addr);
-  const u64 first = index - std::min(index, RA_PAGES / 2);
+  // Executable mappings are read from the fault on, as code runs forward. (v6.16 on)
+  const u64 first = vmf.vma.flags & VM_EXEC ? index : index - std::min(index, RA_PAGES / 2);
   const u64 last = std::min(first + RA_PAGES, machine.files[u64(vmf.vma.file)].nr_pages());
   for (u64 i = first; i < last; ++i) (void)machine.get_page(vmf.vma.file, i);
 }

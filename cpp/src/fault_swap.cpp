@@ -32,6 +32,17 @@ Pfn swapin_page(Machine& machine, u64 slot, u64 index) {
   return pfn;
 }
 
+/// Whether an exclusive page comes back writable: on a store, and since 6.12 on a load too.
+bool swapin_may_write(const FaultContext& vmf, u64 entry) {
+  const Profile& p = vmf.profile();
+  if (!(vmf.vma.flags & VM_WRITE)) return false;
+  if (!p.swapin_arms_first) return vmf.request.write;
+  const bool tracked = vmf.vma.uffd_wp() && (entry & _PAGE_UFFD_WP);
+  const bool soft_dirty_fault = p.config.mem_soft_dirty && !(vmf.vma.flags & VM_SOFTDIRTY) &&
+                                !(entry & _PAGE_SOFT_DIRTY);
+  return !tracked && !soft_dirty_fault;
+}
+
 Fault swap_in(FaultContext& vmf) {
   const Profile& p = vmf.profile();
   Machine& machine = *vmf.mm.machine;
@@ -47,23 +58,19 @@ Fault swap_in(FaultContext& vmf) {
   // A store may take the page out of the swap cache and so become its only user.
   if (vmf.request.write && shared_by_none && machine.free_swap(pfn)) exclusive = true;
 
-  const bool armed = vmf.old & _PAGE_SWP_UFFD_WP;
   u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
   if (vmf.old & p.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
-  if (armed) entry = p.pte_mkuffd_wp(entry);
+  const bool armed = vmf.old & _PAGE_SWP_UFFD_WP;
+  if (armed && p.swapin_arms_first) entry = p.pte_mkuffd_wp(entry);
   bool still_to_write = vmf.request.write;
   if (exclusive) {
     if (p.anon_exclusive) page.flags |= PG_anon_exclusive;
-    const bool tracked = armed && vmf.vma.uffd_wp();
-    const bool soft_dirty_fault = p.config.mem_soft_dirty && !(vmf.vma.flags & VM_SOFTDIRTY) &&
-                                  !(entry & _PAGE_SOFT_DIRTY);
-    const bool may_write = (vmf.vma.flags & VM_WRITE) && !tracked && !soft_dirty_fault;
-    if (may_write && (vmf.request.write || p.swapin_read_writable)) {
-      entry = p.pte_mkwrite(entry);
-      if (vmf.request.write) entry = p.pte_mkdirty(entry);
+    if (swapin_may_write(vmf, entry)) {
+      entry = p.pte_mkwrite(vmf.request.write ? p.pte_mkdirty(entry) : entry);
       still_to_write = false;
     }
   }
+  if (armed) entry = p.pte_mkuffd_wp(entry);
   u64* pte = vmf.slot();
   *pte = entry;
   if (!still_to_write) return Fault::done;

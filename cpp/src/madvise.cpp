@@ -89,13 +89,13 @@ Error cold_or_pageout(const Advice& a) {
     if (!pte_present(*pte) || (*pte & _PAGE_SPECIAL)) return;
     const Page* page = machine.pages.find(pte_pfn(*pte));
     if (!page || page->mapcount != 1) return;
-    // A page that is on no LRU list yet is passed over, its A bit included.
     const bool pageout = a.advice == MADV_PAGEOUT_;
-    if (pageout && a.victims &&
-        std::find(a.victims->begin(), a.victims->end(), addr) == a.victims->end())
-      return;
+    const bool taken_now = pageout && (!a.victims || std::find(a.victims->begin(), a.victims->end(),
+                                                               addr) != a.victims->end());
+    // A page that is on no LRU list yet cannot be isolated; later kernels then leave its A bit too.
+    if (pageout && !taken_now && machine.profile.pageout_checks_lru) return;
     *pte &= ~_PAGE_ACCESSED;
-    if (pageout) taken.push_back(pte_pfn(*pte));
+    if (taken_now) taken.push_back(pte_pfn(*pte));
   });
   for (const Pfn pfn : taken) machine.reclaim_page(pfn);
   return {};

@@ -99,7 +99,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   }
   if (follows)
     send(source.uffd, {.event = UffdEvent::remap, .address = move.from, .to = move.to,
-                       .length = move.from_length});
+                       .length = move.told_length});
   if ((source.flags & VM_LOCKED) && move.to_length > move.from_length)
     (void)populate_locked(move.to + move.from_length, move.to + move.to_length, false);
   return {};
@@ -126,7 +126,8 @@ Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32
   result = place;
   std::vector<UnmapEvents> unmapped;
   const Error error =
-      move_vma({addr, old_length, place, new_length, bool(flags & MREMAP_DONTUNMAP_)}, unmapped);
+      move_vma({addr, old_length, place, new_length, old_length, bool(flags & MREMAP_DONTUNMAP_)},
+               unmapped);
   for (const UnmapEvents& events : unmapped) send(events);
   return error;
 }
@@ -134,6 +135,7 @@ Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32
 /// MREMAP_FIXED and MREMAP_DONTUNMAP to a given address. (mremap_to, remap_move)
 Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 new_addr) {
   const bool keep = flags & MREMAP_DONTUNMAP_;
+  const u64 asked = old_length;
   const bool pure_move = old_length == new_length;
   const bool batches = profile().mremap_multi_vma && pure_move;
   const Vma* first = vmas.find(addr);
@@ -165,7 +167,8 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
     } else {
       const u64 part = std::min(vma->end, end) - at;
       const u64 target = batches ? part : new_length;
-      error = move_vma({at, part, new_addr + (at - addr), target, keep}, unmapped);
+      const u64 told = profile().mremap_multi_vma ? part : asked;
+      error = move_vma({at, part, new_addr + (at - addr), target, told, keep}, unmapped);
       moved += part;
       at += part;
     }

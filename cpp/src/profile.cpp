@@ -141,7 +141,9 @@ Profile v6_12() {
   p.unregister_checks_ctx = true;
   p.register_merges_next = true;
   p.uffd_cont_wp = true;
-  p.swapin_read_writable = true;
+  p.swapin_arms_first = true;
+  p.fills_prepare_first = true;
+  p.pageout_checks_lru = true;
   p.ro_drops_account = true;
   p.move_realigns = true;
   return p;

@@ -131,9 +131,12 @@ Result<i64> mfill(AddressSpace& mm, UffdId id, const FillRequest& request, u64 s
   if (ctx.mmap_changing) return {-EAGAIN, {Cause::mmap_changing, request.call}};
   if (Error e = check_range(mm, request.call, start, length)) return {0, e};
   const u64 end = start + length;
+  // The anon_vma comes with the look-up of the destination, before it is judged. (v6.8 on)
+  if (const Vma* found = mm.vmas.find(start); found && !found->shared() && mm.profile().fills_prepare_first)
+    mm.anon_vma_prepare(*found);
   if (Error e = check_destination(mm, request, start, end)) return {-errno_of(e.cause), e};
   const Vma& vma = *mm.vmas.find(start);
-  if (!vma.shared() && request.fill != Fill::poison) mm.anon_vma_prepare(vma);
+  if (!vma.shared()) mm.anon_vma_prepare(vma);
   for (u64 addr = start; addr < end; addr += PAGE_SIZE) {
     const u64* pmd = mm.tables.ensure(addr, PMD_LEVEL);
     const bool huge = pmd && mm.tables.kind(*pmd, PMD_LEVEL) == EntryKind::leaf;

@@ -90,13 +90,13 @@ Result<i64> AddressSpace::uffd_move(UffdId id, u64 dst, u64 src, u64 length, u64
   const Vma* from = vmas.find(src);
   const Vma* to = vmas.find(dst);
   if (!to) return fail({Cause::no_vma, CALL, dst, dst + length});
+  if (!to->shared()) anon_vma_prepare(*to);
   if (!from) return fail({Cause::no_vma, CALL, src, src + length});
   if (from->shared() || from->end < src + length)
     return fail({Cause::wrong_backing, CALL, from->start, from->end, from->flags});
   if (to->shared() || to->end < dst + length)
     return fail({Cause::wrong_backing, CALL, to->start, to->end, to->flags});
   if (Error e = check_areas(*from, *to, id)) return fail(e);
-  anon_vma_prepare(*to);
   for (u64 done = 0; done < length; done += PAGE_SIZE) {
     const Error e =
         move_page({*this, *to, dst + done, src + done, bool(mode & MODE_ALLOW_SRC_HOLES)});

@@ -181,6 +181,7 @@ class AddressSpace {
   // mremap.cpp
   struct Move {
     u64 from = 0, from_length = 0, to = 0, to_length = 0;
+    u64 told_length = 0;       ///< the length that the REMAP message names
     bool keep_source = false;  ///< MREMAP_DONTUNMAP
   };
   /// Moves part of one VMA and its entries; the REMAP message is sent, UNMAP messages are handed back.

@@ -111,13 +111,16 @@ struct Profile {
   bool unregister_checks_ctx = false;
   bool register_merges_next = true;  ///< false on 6.1: no merge after a start inside a VMA
   bool uffd_cont_wp = false;         ///< UFFDIO_CONTINUE has a WP mode
+  bool fills_prepare_first = false;  ///< 6.8 on: anon_vma_prepare before the checks
   bool copy_private_over_marker = false;  ///< v2: EEXIST over a marker in a private mapping
   bool copy_ignores_wp_readonly = false;  ///< v2: WP and D not set where VM_WRITE is missing
 
   // mm/memory.c, mm/rmap.c, mm/mremap.c, mm/madvise.c
   bool migration_wrprotects = false; ///< a page migrated back armed comes back without RW
+  bool pageout_checks_lru = false;   ///< 6.5 on: pages off the LRU keep their A bit
   bool faultaround_dirty = false;    ///< 6.18: a read maps dirty folios dirty
-  bool swapin_read_writable = false; ///< 6.12 on: exclusive read swap-in gives RW
+  /// 6.12 on: the entry is armed before RW is considered, and a load may give RW too.
+  bool swapin_arms_first = false;
   bool persist_needs_uffd_vma = false;    ///< a zap leaves markers only in VM_UFFD_WP VMAs
   bool marker_fault_message_after_install = true;
   bool fork_copies_wp_vma = false;   ///< page tables copied when the child VMA keeps VM_UFFD_WP
@@ -126,7 +129,7 @@ struct Profile {
   bool mremap_marks_markers = false; ///< soft-dirty is set on moved markers too
   bool truncate_drops_zap_marker = false;
   bool move_realigns = false;        ///< 6.6 on: whole tables move between unaligned ends
-  bool mremap_multi_vma = false;     ///< 6.17 on: a move of several VMAs
+  bool mremap_multi_vma = false;     ///< 6.17 on: a move of several VMAs; a shrink is told shrunk
   bool pagemap_uffd_wp = false;      ///< bit 57 of a pagemap word
   bool anon_exclusive = false;       ///< PageAnonExclusive, 5.19 on
 
