@@ -106,6 +106,7 @@ constexpr Row ROWS[] = {
     {Cause::entry_exists, EEXIST, "{a} already has an entry ({b}); zap it first"},
     {Cause::entry_missing, ENOENT, "{a} has no page to take; touch it first"},
     {Cause::entry_busy, EBUSY, "the page at {a} is shared or pinned; only an exclusive page moves"},
+    {Cause::entry_migrating, EAGAIN, "the page at {a} is being migrated; finish that and call again"},
     {Cause::entry_special, EFAULT, "{a} holds {b}, an entry that cannot be used here"},
     {Cause::page_not_cached, EFAULT, "{a} is not in the page cache; write the file's page first"},
     {Cause::locked_vma, EINVAL, "VMA {vma} is locked or special, which this advice refuses"},

@@ -136,6 +136,17 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
 
 Result<AccessResult> AddressSpace::access(u64 addr, bool write) { return touch({addr, write}); }
 
+Result<u64> AddressSpace::access_many(std::span<const u64> addrs, std::span<const u8> write,
+                                      std::span<AccessRecord> out) {
+  for (std::size_t i = 0; i < addrs.size(); ++i) {
+    const auto one = touch({addrs[i], write[i] != 0});
+    if (!one.ok()) return {i, one.error};
+    const AccessResult& done = one.value;
+    out[i] = {done.before, done.after, u8(done.outcome), u8(done.signal.signo), u8(done.signal.code)};
+  }
+  return {addrs.size(), {}};
+}
+
 Result<AccessResult> AddressSpace::kernel_access(u64 addr, bool write) {
   auto out = touch({addr, write, true});
   if (out.ok() && out.value.outcome == Outcome::signal)

@@ -34,7 +34,7 @@ bool fault_around(const FaultContext& vmf) {
   bool answered = false;
   for (auto it = file.cache.lower_bound(vma.index_of(start));
        it != file.cache.end() && it->first < last; ++it) {
-    if (it->second.swapped()) continue;
+    if (it->second.swapped() || (machine.pages.at(it->second.pfn).flags & PG_locked)) continue;
     const u64 addr = vma.address_of(it->first);
     u64* pte = vmf.mm.tables.ensure(addr, PTE_LEVEL);
     if (!pte || !pte_none(*pte)) continue;
@@ -118,6 +118,8 @@ Fault file_fault(const FaultContext& vmf, Pfn& page) {
       return vmf.mm.handle_userfault(vma, vmf.request, VM_UFFD_MISSING);
   }
   if (must_read(vmf)) read_around(vmf);
+  const Page* cached = machine.pages.find(machine.cached_page(vma.file, index));
+  if (cached && (cached->flags & PG_locked)) return Fault::migrating;
   page = machine.get_page(vma.file, index);
   return Fault::done;
 }

@@ -51,6 +51,7 @@ Fault swap_in(FaultContext& vmf) {
   if (slot >= machine.swap.size() || !machine.swap[slot].count) return Fault::sigbus;
   const Pfn pfn = swapin_page(machine, slot, vmf.vma.index_of(vmf.addr));
   Page& page = machine.pages.at(pfn);
+  if (page.flags & PG_locked) return Fault::migrating;
   const bool shared_by_none = page.mapcount == 0;
   ++page.mapcount;
   machine.put_slot(slot);

@@ -86,6 +86,7 @@ void Machine::reclaim_page(Pfn pfn) {
 
 void Machine::migrate_start(Pfn pfn) {
   Page& page = pages.at(pfn);
+  page.flags |= PG_locked;
   rmap_walk(*this, pfn, [&](AddressSpace&, const Vma&, u64, u64* pte) {
     const u64 old = *pte;
     if (!maps(old, pfn)) return;
@@ -95,13 +96,16 @@ void Machine::migrate_start(Pfn pfn) {
   });
 }
 
-Pfn Machine::migrate_finish(Pfn pfn) {
+Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
+  const Page* found = pages.find(pfn);
+  if (!found || found->serial != serial) return 0;
+  const Page source = *found;
   const Pfn target = pages.alloc(0);
-  const Page source = pages.at(pfn);
   Page& page = pages.at(target);
-  const u64 serial = page.serial;
+  const u64 identity = page.serial;
   page = source;
-  page.serial = serial;
+  page.serial = identity;
+  page.flags &= u16(~PG_locked);
   rmap_walk(*this, pfn, [&](AddressSpace&, const Vma& vma, u64, u64* pte) {
     const u64 old = *pte;
     if (!is_swap_pte(old) || profile.is_marker(old)) return;
@@ -123,6 +127,41 @@ Pfn Machine::migrate_finish(Pfn pfn) {
   if (source.flags & PG_swapcache) swap[source.swap_slot].cached = target;
   pages.free(pfn);
   return target;
+}
+
+std::vector<Pfn> AddressSpace::mapped_pages(u64 start, u64 length) const {
+  std::vector<Pfn> found;
+  for (u64 addr = start; addr - start < length;) {
+    const WalkEnd at = tables.walk(addr);
+    const u64 size = level_size(std::max(at.level, PTE_LEVEL));
+    if (at.level == PTE_LEVEL && pte_present(*at.entry) && !(*at.entry & _PAGE_SPECIAL)) {
+      const Page* page = machine->pages.find(pte_pfn(*at.entry));
+      if (page && !(page->flags & PG_locked)) found.push_back(pte_pfn(*at.entry));
+    }
+    addr = align_down(addr, size) + size;
+  }
+  return found;
+}
+
+u64 AddressSpace::reclaim(u64 start, u64 length) {
+  u64 taken = 0;
+  for (const Pfn pfn : mapped_pages(start, length)) {
+    if (!machine->pages.find(pfn)) continue;  // mapped twice in the range, and gone
+    machine->reclaim_page(pfn);
+    ++taken;
+  }
+  return taken;
+}
+
+std::vector<MigratingPage> AddressSpace::migrate_start(u64 start, u64 length) {
+  std::vector<MigratingPage> pages;
+  for (const Pfn pfn : mapped_pages(start, length)) {
+    const Page& page = machine->pages.at(pfn);
+    if (page.flags & PG_locked) continue;  // mapped twice in the range
+    pages.push_back({pfn, page.serial});
+    machine->migrate_start(pfn);
+  }
+  return pages;
 }
 
 }  // namespace ptwalk

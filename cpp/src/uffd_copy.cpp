@@ -87,6 +87,7 @@ Error fill_continue(const Slot& s) {
   if (index >= file.nr_pages() || !file.cache.contains(index))
     return {Cause::page_not_cached, s.request.call, s.addr};
   const Pfn pfn = machine.get_page(s.vma.file, index);
+  if (machine.pages.at(pfn).flags & PG_locked) return {Cause::entry_migrating, s.request.call, s.addr};
   if (Error error = install(s, pfn, true)) return error;
   machine.map_page(pfn);
   return {};

@@ -68,7 +68,10 @@ Error move_page(const PageMove& m) {
     return {};
   }
   if (pte_present(*from)) return move_present(m, from, to);
-  if (p.is_marker(*from) || p.swp_kind(*from) != SwpKind::swap)
+  const SwpKind kind = p.swp_kind(*from);
+  if (!p.is_marker(*from) && kind >= SwpKind::migration_read && kind <= SwpKind::migration_write)
+    return {Cause::entry_migrating, CALL, m.src};
+  if (p.is_marker(*from) || kind != SwpKind::swap)
     return {Cause::entry_special, CALL, m.src, *from};
   if (!(*from & _PAGE_SWP_EXCLUSIVE)) return {Cause::entry_busy, CALL, m.src};
   *to = *from;

@@ -39,6 +39,15 @@ struct AccessResult {
   std::optional<UffdMsg> message{};
 };
 
+/// What one access of a batch did; messages are in the queues of their userfaultfds.
+struct AccessRecord {
+  u64 before = 0;
+  u64 after = 0;
+  u8 outcome = 0;  ///< Outcome
+  u8 signo = 0;
+  u8 code = 0;
+};
+
 /// One step of a walk.
 struct WalkStep {
   Level level = 0;
@@ -49,6 +58,12 @@ struct WalkStep {
 /// Pages of a range by what their walk ends at.
 struct EntryCounts {
   u64 none = 0, present = 0, swap = 0, marker = 0, migration = 0, device = 0, hwpoison = 0, huge = 0;
+};
+
+/// A page between the two phases of its migration.
+struct MigratingPage {
+  Pfn pfn = 0;
+  u64 serial = 0;  ///< identity: the frame may have gone to another page since
 };
 
 /// One matching range of PAGEMAP_SCAN.
@@ -91,6 +106,12 @@ class AddressSpace {
   /// The seed's function itself, VMA by VMA over [start, end). (mm/mprotect.c:change_protection)
   Result<ProtectResult> change_protection(u64 start, u64 end, u64 newprot, u32 cp_flags);
 
+  // reclaim.cpp
+  /// Takes the pages that the range maps out of every mapping, as reclaim would; how many.
+  u64 reclaim(u64 start, u64 length);
+  /// First phase of migrating the pages that the range maps; Machine::migrate_finish() ends each.
+  std::vector<MigratingPage> migrate_start(u64 start, u64 length);
+
   // mlock.cpp
   Error mlock(u64 start, u64 length);
   Error munlock(u64 start, u64 length);
@@ -107,6 +128,10 @@ class AddressSpace {
   // fault.cpp
   /// One load or store of the CPU at `addr`, with the faults that it takes.
   Result<AccessResult> access(u64 addr, bool write);
+  /// Accesses one after another, as `write` says of each; how many were made. Stops at an address
+  /// that is no user memory or lies in a huge page, with the error.
+  Result<u64> access_many(std::span<const u64> addrs, std::span<const u8> write,
+                          std::span<AccessRecord> out);
   /// The same from kernel mode, as read(2) or write(2) copying from or to user memory; where the
   /// CPU would raise a signal the call fails with EFAULT.
   Result<AccessResult> kernel_access(u64 addr, bool write);
@@ -196,6 +221,9 @@ class AddressSpace {
   UffdId dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId parent);
   Vma dup_vma(AddressSpace& child, Contexts& made, const Vma& vma);
   void copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied);
+
+  // reclaim.cpp
+  [[nodiscard]] std::vector<Pfn> mapped_pages(u64 start, u64 length) const;
 
   // mlock.cpp
   Error apply_lock(const char* call, u64 start, u64 length, u64 lock);

@@ -67,6 +67,7 @@ enum class Cause : u8 {
   entry_exists,
   entry_missing,
   entry_busy,
+  entry_migrating,
   entry_special,
   page_not_cached,
   locked_vma,

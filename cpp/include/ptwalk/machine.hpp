@@ -69,9 +69,10 @@ class Machine {
   /// First phase of migrating a page: every entry that maps it becomes a migration entry.
   /// (try_to_migrate, mm/rmap.c, v6.18)
   void migrate_start(Pfn pfn);
-  /// Second phase: the entries map the new frame, which takes over the page's facts; its pfn.
+  /// Second phase: the entries map a new frame, which takes over the page's facts; its pfn, or 0
+  /// where the page is gone since (`serial` is its identity at the start).
   /// (remove_migration_ptes, mm/migrate.c, v6.18)
-  Pfn migrate_finish(Pfn pfn);
+  Pfn migrate_finish(Pfn pfn, u64 serial);
 
  private:
   void unmap_file_range(FileId file, u64 first, u64 last, bool even_cows);

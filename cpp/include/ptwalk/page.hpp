@@ -23,6 +23,7 @@ enum PageFlags : u16 {
   PG_ksm = 32,
   PG_lazyfree = 64,       ///< MADV_FREE: clean and not swap backed
   PG_referenced = 128,
+  PG_locked = 256,        ///< under migration: whoever needs the page waits
 };
 
 /// Facts of one frame. A pfn without facts is an ordinary page with one mapping.
