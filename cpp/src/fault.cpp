@@ -112,8 +112,12 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
   const auto waiting = pending.find(align_down(request.addr, PAGE_SIZE));
   bool in_kernel = waiting != pending.end() && waiting->second.write == request.write;
   if (in_kernel) pending.erase(waiting);
-  for (;; in_kernel = false) {
+  for (bool stuck = false;; in_kernel = false) {
     if (!in_kernel && cpu_access(tables, request.addr, request.write)) return finish(Outcome::done);
+    if (stuck) {  // an entry without US, say: the kernel would take the fault for ever
+      out.error = {Cause::entry_special, "access", request.addr, entry()};
+      return out;
+    }
     const Vma* vma = vmas.find(request.addr);
     if (!vma) return finish(Outcome::signal, {SIGSEGV_NO, SEGV_MAPERR_CODE});
     // access_error(): a store needs VM_WRITE; a load any of R, W, X.
@@ -123,7 +127,9 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
       out.error = {Cause::huge_fault, "access", request.addr};
       return out;
     }
+    const u64 seen = entry();
     const Fault fault = handle_mm_fault(request);
+    stuck = seen == entry();
     if (fault == Fault::blocked) {
       if (const auto it = pending.find(align_down(request.addr, PAGE_SIZE)); it != pending.end())
         result.message = it->second.message;

@@ -114,7 +114,7 @@ Fault do_wp_page(FaultContext& vmf) {
   Machine& machine = *vmf.mm.machine;
   u64 old = vmf.old;
   if (vmf.vma.uffd_wp() && (old & _PAGE_UFFD_WP)) {
-    if (!(machine.uffds[u64(vmf.vma.uffd)].features & UFFD_FEATURE_WP_ASYNC))
+    if (!(machine.uffd_features(vmf.vma.uffd) & UFFD_FEATURE_WP_ASYNC))
       return vmf.mm.handle_userfault(vmf.vma, vmf.request, VM_UFFD_WP);
     old &= ~_PAGE_UFFD_WP;
     *vmf.slot() = vmf.old = old;

@@ -121,8 +121,8 @@ Error guard_install(const Advice& a) {
   a.mm.vmas.find(a.range.start)->flags |= VM_MAYBE_GUARD;
   const u64 guard = p.make_marker(PTE_MARKER_GUARD);
   // Zap first, as the kernel retries until nothing but none entries is left to mark.
-  a.for_each_pte([&](u64 addr, u64* pte) {
-    if (!(p.marker_bits(*pte) & PTE_MARKER_GUARD)) a.mm.zap_pte(a.vma(), addr, pte, {});
+  a.for_each_pte([&](u64, u64* pte) {
+    if (!(p.marker_bits(*pte) & PTE_MARKER_GUARD)) a.mm.zap_pte(a.vma(), pte, {});
   });
   bool stuck = false;
   a.for_each_pte([&](u64, u64* pte) {

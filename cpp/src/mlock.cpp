@@ -37,7 +37,7 @@ Error AddressSpace::mlock(u64 start, u64 length) {
   const auto out = populate_locked(align_down(start, PAGE_SIZE), end, false);
   // A fault that waits goes on when its handler has answered; any other failure is ENOMEM.
   if (out.ok() || out.error.cause == Cause::would_block) return {};
-  return {Cause::lock_fault_failed, "mlock", start + (out.value << PAGE_SHIFT)};
+  return {Cause::lock_fault_failed, "mlock", out.error.a};
 }
 
 Error AddressSpace::munlock(u64 start, u64 length) {

@@ -74,7 +74,8 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
     if ((flags & MAP_FIXED_NOREPLACE_) && vmas.first_intersecting(addr, addr + length))
       return fail(Cause::address_taken, addr, addr + length);
   } else {
-    addr = align_up(std::max(addr, addr ? MMAP_MIN_ADDR : 0), PAGE_SIZE);
+    addr = align_down(addr, PAGE_SIZE);  // round_hint_to_min()
+    if (addr) addr = std::max(addr, MMAP_MIN_ADDR);
     if (!addr || addr > end_of_user - length || vmas.first_intersecting(addr, addr + length))
       addr = pick_address(length);
     if (!addr) return fail(Cause::no_space, length);

@@ -153,7 +153,7 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
   old_length = kept;
   Error error;
   const u64 end = addr + old_length;
-  for (u64 at = addr, moved = 0; at < end && !error;) {
+  for (u64 at = addr, moved = 0; at != end && !error;) {
     const Vma* vma = vmas.find(at);
     if (!vma && moved && vmas.first_intersecting(at, end)) {  // gaps stay gaps
       at = vmas.first_intersecting(at, end)->start;

@@ -17,15 +17,11 @@ Page& PagePool::at(Pfn pfn) {
 }
 
 Pfn PagePool::alloc(u16 flags) {
-  Pfn pfn;
-  if (!free_.empty()) {
-    pfn = free_.back();
-    free_.pop_back();
-  } else {
-    // A frame that the caller named (PagePool::at) may lie in the way.
-    while (find(next_)) ++next_;
-    pfn = next_++;
-  }
+  // A frame that the caller named (PagePool::at) may lie in the way, or be among the freed ones.
+  while (!free_.empty() && find(free_.back())) free_.pop_back();
+  while (find(next_)) ++next_;
+  const Pfn pfn = free_.empty() ? next_++ : free_.back();
+  if (!free_.empty()) free_.pop_back();
   at(pfn).flags |= flags;
   return pfn;
 }

@@ -85,7 +85,7 @@ class Scan {
   /// The VMA's part of the walk; the error is EPERM where WP_ASYNC was asked for.
   Error vma(const Vma& vma, u64 start, u64 end) {
     const bool wp_async =
-        vma.uffd_wp() && (mm_.machine->uffds[u64(vma.uffd)].features & FEATURE_WP_ASYNC);
+        vma.uffd_wp() && (mm_.machine->uffd_features(vma.uffd) & FEATURE_WP_ASYNC);
     if (!wp_async) {
       if (args_.flags & PM_SCAN_CHECK_WPASYNC)
         return {Cause::not_wp_async, "PAGEMAP_SCAN", vma.start, vma.end, vma.flags};

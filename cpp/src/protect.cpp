@@ -221,8 +221,7 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
 Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newprot,
                                         u32 cp_flags) {
   Result<ProtectResult> done;
-  const u64 features =
-      vma.uffd == NO_UFFD ? 0 : mm.machine->uffds[std::size_t(vma.uffd)].features;
+  const u64 features = mm.machine->uffd_features(vma.uffd);
   const LeafPlan plan = compile_plan(mm.profile(), vma, newprot, cp_flags, features, mm.users);
   const i64 pages = Walk(mm, vma, plan, done.value).change_range(range);
   if (pages < 0) {

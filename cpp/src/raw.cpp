@@ -25,14 +25,25 @@ bool names_slot(const Machine& machine, u64 pte) {
          swp_offset(pte) < machine.swap.size();
 }
 
+/// Takes back what an entry that is no more had counted.
+void drop_entry(Machine& machine, u64 old) {
+  if (const Pfn pfn = mapped_page(machine.profile, old); pfn != NO_PAGE) machine.unmap_page(pfn);
+  if (names_slot(machine, old)) machine.put_slot(swp_offset(old));
+}
+
 /// Replaces a PTE; counts follow. The new one first, so that a page that stays is never freed.
 void store_pte(Machine& machine, u64* pte, u64 value) {
   const u64 old = *pte;
   if (const Pfn pfn = mapped_page(machine.profile, value); pfn != NO_PAGE) machine.map_page(pfn);
   if (names_slot(machine, value)) machine.dup_slot(swp_offset(value));
   *pte = value;
-  if (const Pfn pfn = mapped_page(machine.profile, old); pfn != NO_PAGE) machine.unmap_page(pfn);
-  if (names_slot(machine, old)) machine.put_slot(swp_offset(old));
+  drop_entry(machine, old);
+}
+
+/// Whether a frame that the caller names may be an ordinary page: zero pages and tables may not.
+bool ordinary_frame(Pfn pfn) {
+  const bool huge_zero = pfn >= HUGE_ZERO_PFN && pfn < HUGE_ZERO_PFN + PTRS_PER_TABLE;
+  return pfn != ZERO_PFN && !huge_zero && pfn < TABLE_PFN_BASE;
 }
 
 }  // namespace
@@ -145,35 +156,66 @@ Error AddressSpace::load_vma(const Vma& vma, std::string_view name) {
 
 Error AddressSpace::load_pages(u64 start, std::span<const u64> entries, std::span<const u8> facts) {
   const char* const call = "load_pages";
+  const Vma* vma = nullptr;
+  u64* table = nullptr;
+  u64 base = 0;
   for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (!entries[i]) continue;
     const u64 addr = start + (u64(i) << PAGE_SHIFT);
-    const Vma* vma = vmas.find(addr);
+    if (!vma || addr >= vma->end) vma = vmas.find(addr);
     if (!vma) return {Cause::vma_missing, call, addr};
-    u64* pte = tables.ensure(addr, PTE_LEVEL);
-    if (!pte) return {Cause::out_of_frames, call, machine->frames.in_use()};
-    u64 entry = entries[i];
-    if (pte_present(entry) && !(entry & _PAGE_SPECIAL))
-      entry = adopt_page(*vma, addr, entry, facts[i]);
-    else if (is_swap_pte(entry) && !profile().is_marker(entry))
-      entry = adopt_swap(entry);
-    *pte = entry;
+    if (!table || addr >= base + PMD_SIZE) {
+      base = align_down(addr, PMD_SIZE);
+      table = tables.ensure(base, PTE_LEVEL);
+      if (!table) return {Cause::out_of_frames, call, machine->frames.in_use()};
+    }
+    u64& pte = table[level_index(addr, PTE_LEVEL)];
+    const u64 old = pte;
+    pte = adopt_entry(*vma, addr, entries[i], facts[i]);
+    drop_entry(*machine, old);
   }
   return {};
 }
 
+u64 AddressSpace::adopt_entry(const Vma& vma, u64 addr, u64 entry, u8 facts) {
+  if (pte_present(entry)) {
+    if (facts & LOAD_ZERO) return pfn_pte(ZERO_PFN, (entry & ~PTE_PFN_MASK) | _PAGE_SPECIAL);
+    return entry & _PAGE_SPECIAL ? entry : adopt_page(vma, addr, entry, facts);
+  }
+  if (is_swap_pte(entry) && profile().swp_kind(entry) == SwpKind::swap && !profile().is_marker(entry))
+    return adopt_swap(entry);
+  if (const Pfn pfn = mapped_page(profile(), entry); pfn != NO_PAGE) machine->map_page(pfn);
+  return entry;
+}
+
+Pfn AddressSpace::adopt_frame(const Vma& vma, u64 index, Pfn pfn, bool cached) {
+  if (!ordinary_frame(pfn)) pfn = 0;
+  const Page* known = machine->pages.find(pfn);
+  if (!cached) return pfn && !(known && known->file != NO_FILE) ? pfn : machine->pages.alloc(0);
+  auto& cache = machine->files[u64(vma.file)].cache;
+  // A frame with another role by now was given away while the caller was reading.
+  if (!pfn || known || cache.contains(index)) return machine->get_page(vma.file, index);
+  cache[index].pfn = pfn;
+  machine->pages.at(pfn).file = vma.file;
+  return pfn;
+}
+
 u64 AddressSpace::adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts) {
   const u64 index = vma.index_of(addr);
+  const Pfn wanted = entry & PTE_PFN_MASK ? pte_pfn(entry) : 0;
   const bool cached = (facts & LOAD_FILE) && vma.file != NO_FILE;
-  Pfn pfn = pte_pfn(entry);
-  if (!pfn) pfn = cached ? machine->get_page(vma.file, index) : machine->pages.alloc(0);
+  const Pfn pfn = adopt_frame(vma, index, wanted, cached);
   Page& page = machine->pages.at(pfn);
-  ++page.mapcount;
-  page.index = index;
-  if (cached) {
-    page.file = vma.file;
-    machine->files[u64(vma.file)].cache.insert({index, {.pfn = pfn}});
-    if (facts & LOAD_DIRTY) page.flags |= PG_dirty;
-  } else {
+  if (page.mapcount++ == 0) {
+    page.index = index;
+    page.elsewhere = (facts & LOAD_SHARED) != 0;
+    page.mapcount += page.elsewhere;
+  } else if (page.elsewhere) {  // this mapping is the other one
+    page.elsewhere = 0;
+    --page.mapcount;
+  }
+  if (facts & LOAD_DIRTY) page.flags |= PG_dirty;
+  if (facts & LOAD_ANON) {
     page.flags |= PG_anon;
     if (facts & LOAD_EXCLUSIVE) page.flags |= PG_anon_exclusive;
     anon_vma_prepare(vma);

@@ -231,9 +231,20 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
   return out;
 }
 
+/// A waiter that is woken takes its message along if nobody has read it. (fault_pending_wqh)
+void AddressSpace::wake(PendingFault& fault) {
+  fault.woken = true;
+  auto& queue = machine->uffds[u64(fault.uffd)].queue;
+  const auto unread = std::find_if(queue.begin(), queue.end(), [&](const UffdMsg& message) {
+    return message.event == UffdEvent::pagefault && message.address == fault.message.address &&
+           message.flags == fault.message.flags;
+  });
+  if (unread != queue.end()) queue.erase(unread);
+}
+
 void AddressSpace::wake_range(UffdId id, u64 start, u64 end) {
   for (auto it = pending.lower_bound(start); it != pending.end() && it->first < end; ++it)
-    if (it->second.uffd == id) it->second.woken = true;
+    if (it->second.uffd == id && !it->second.woken) wake(it->second);
 }
 
 Error AddressSpace::uffd_wake(UffdId id, u64 start, u64 length) {
@@ -245,6 +256,7 @@ Error AddressSpace::uffd_wake(UffdId id, u64 start, u64 length) {
 
 AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRequest& request,
                                                    u64 reason) {
+  if (vma.uffd == NO_UFFD) return Fault::sigbus;
   const UffdContext& ctx = machine->uffds[u64(vma.uffd)];
   if (ctx.features & UFFD_FEATURE_SIGBUS) return Fault::sigbus;
   if (request.nowait || (ctx.user_mode_only && request.kernel)) return Fault::sigbus;

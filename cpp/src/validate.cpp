@@ -80,7 +80,7 @@ void check_pages(const Machine& machine, const std::map<Pfn, u64>& mapped,
                  const std::map<u64, u64>& slots, Report& report) {
   for (const auto& [pfn, count] : mapped) {
     const Page* page = machine.pages.find(pfn);
-    if (page && page->mapcount != count)
+    if (page && page->mapcount != count + page->elsewhere)
       report.push_back("page " + at(pfn) + " has map count " + std::to_string(page->mapcount) +
                        " but " + std::to_string(count) + " entries map it");
   }
@@ -94,7 +94,7 @@ void check_pages(const Machine& machine, const std::map<Pfn, u64>& mapped,
       const Page* page = machine.pages.find(entry.pfn);
       if (!page || page->index != index)
         report.push_back("the page cache names page " + at(entry.pfn) + " which is not its own");
-      else if (page->mapcount && !mapped.contains(entry.pfn))
+      else if (page->mapcount > page->elsewhere && !mapped.contains(entry.pfn))
         report.push_back("page " + at(entry.pfn) + " has a map count but no entry maps it");
     }
   }

@@ -44,11 +44,10 @@ void AddressSpace::release_present(u64 pte) {
   machine->unmap_page(pfn);
 }
 
-void AddressSpace::zap_pte(const Vma& vma, u64 addr, u64* pte, const ZapDetails& details) {
+void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) {
   const u64 old = *pte;
   const Profile& p = profile();
   if (pte_none(old)) return;
-  pending.erase(addr);
   if (pte_present(old)) {
     const Page* page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
     if (!details.even_cows && page && page->anon()) return;
@@ -81,8 +80,8 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
     if (at.level == PMD_LEVEL && tables.kind(*at.entry, PMD_LEVEL) == EntryKind::leaf)
       zap_huge_pmd(*this, vma, at.entry, {addr, next});
     if (u64* const table = tables.find(addr, PTE_LEVEL)) {
-      u64* pte = table;
-      for (u64 a = addr; a < next; a += PAGE_SIZE, ++pte) zap_pte(vma, a, pte, details);
+      const u64 nr = (next - addr) >> PAGE_SHIFT;
+      for (u64* pte = table; pte != table + nr; ++pte) zap_pte(vma, pte, details);
       // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
       if (details.reclaim_tables && next - addr == PMD_SIZE && table_is_empty(table))
         tables.free_pte_table(tables.find(addr, PMD_LEVEL));

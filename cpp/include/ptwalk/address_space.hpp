@@ -175,8 +175,8 @@ class AddressSpace {
   Error set_vm_flags(u64 start, u64 length, u64 add, u64 remove);
   /// Inserts a VMA as it stands, unjudged but for overlap; for address spaces read from elsewhere.
   Error load_vma(const Vma& vma, std::string_view name);
-  /// Stores entries with the facts of their pages (LoadFact bits per page); a pfn field of 0 asks for
-  /// a frame: the file's cached page, or a new one.
+  /// Stores entries with the facts of their pages (LOAD_ bits per page); a pfn field of 0 asks for
+  /// a frame: the file's cached page, or a new one. A word of 0 leaves its entry alone.
   Error load_pages(u64 start, std::span<const u64> entries, std::span<const u8> facts);
 
   // validate.cpp
@@ -259,6 +259,7 @@ class AddressSpace {
   void set_uffd(u64 start, u64 end, UffdId ctx, u64 uffd_flags);
   /// Unregisters part of one VMA: entries resolved where the profile says so, waiters woken.
   void clear_uffd(u64 start, u64 end);
+  void wake(PendingFault& fault);
   void wake_range(UffdId ctx, u64 start, u64 end);
   void send(UffdId ctx, const UffdMsg& message);
   /// The message of a fault that has to wait, and the fault itself. (handle_userfault)
@@ -266,6 +267,9 @@ class AddressSpace {
 
   // raw.cpp
   [[nodiscard]] Error check_entry(const char* call, u64 addr, Level level) const;
+  u64 adopt_entry(const Vma& vma, u64 addr, u64 entry, u8 facts);
+  /// The frame that the caller names, or where it cannot be that one, the file's or a new one.
+  Pfn adopt_frame(const Vma& vma, u64 index, Pfn pfn, bool cached);
   u64 adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts);
   u64 adopt_swap(u64 entry);
 
@@ -277,14 +281,16 @@ class AddressSpace {
     bool skip_swap = false;     ///< v2: ZAP_FLAG_SKIP_SWAP
   };
   void zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
-  void zap_pte(const Vma& vma, u64 addr, u64* pte, const ZapDetails& details);
+  void zap_pte(const Vma& vma, u64* pte, const ZapDetails& details);
   /// Leaves a marker in a none entry that was armed, where the profile says so. (7.3 "persist")
   void install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old);
   /// After a zap: map count, dirty transfer, freeing.
   void release_present(u64 pte);
 };
 
-/// LoadFact bits of AddressSpace::load_pages.
-inline constexpr u8 LOAD_ANON = 1, LOAD_FILE = 2, LOAD_EXCLUSIVE = 4, LOAD_DIRTY = 8;
+/// Facts of a page for AddressSpace::load_pages: anonymous, of the VMA's file, exclusive, dirty, the zero
+/// page, mapped by processes that are not modelled too.
+inline constexpr u8 LOAD_ANON = 1, LOAD_FILE = 2, LOAD_EXCLUSIVE = 4, LOAD_DIRTY = 8, LOAD_ZERO = 16,
+                    LOAD_SHARED = 32;
 
 }  // namespace ptwalk

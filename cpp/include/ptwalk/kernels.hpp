@@ -15,7 +15,7 @@ namespace ptwalk {
 struct SpanCounts {
   static constexpr u32 NO_FLUSH = PTRS_PER_TABLE;
   u32 pages = 0;    ///< the kernel's count
-  u32 present = 0;  ///< present entries visited, skipped by NUMA or not
+  u32 present = 0;  ///< present entries counted, changed or not; NUMA skips are not
   u32 swap = 0;
   u32 none_to_marker = 0;
   u32 marker_to_none = 0;

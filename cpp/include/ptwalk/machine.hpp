@@ -35,6 +35,11 @@ class Machine {
 
   FileId create_file(FileKind kind, u64 size, bool writable = true);
 
+  /// The features of a VMA's userfaultfd; 0 without one, which set_vm_flags() can bring about.
+  [[nodiscard]] u64 uffd_features(UffdId uffd) const {
+    return uffd == NO_UFFD ? 0 : uffds[u64(uffd)].features;
+  }
+
   // Page cache and swap. (mm/filemap.c, mm/shmem.c, mm/swapfile.c)
   /// The frame of the file's page, or 0; swapped-out shmem pages count as absent.
   [[nodiscard]] Pfn cached_page(FileId file, u64 index) const;

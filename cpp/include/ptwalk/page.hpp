@@ -36,6 +36,7 @@ struct Page {
   u32 anon_vma = 0;
   u16 flags = 0;
   u8 order = 0;  ///< folio order; 9 for a transparent huge page
+  u8 elsewhere = 0;  ///< of the map count, what no address space of the machine accounts for
   [[nodiscard]] bool anon() const { return flags & PG_anon; }
   [[nodiscard]] bool anon_exclusive() const { return flags & PG_anon_exclusive; }
   [[nodiscard]] bool dirty() const { return flags & PG_dirty; }
@@ -62,7 +63,7 @@ class PagePool {
   [[nodiscard]] u64 in_use() const { return in_use_; }
 
  private:
-  static constexpr unsigned CHUNK_SHIFT = 12;
+  static constexpr unsigned CHUNK_SHIFT = 6;  // a real process has its frames far apart
   static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
   std::vector<std::unique_ptr<Page[]>> chunks_;
   std::vector<Pfn> free_;

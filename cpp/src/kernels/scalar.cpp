@@ -31,8 +31,8 @@ bool numa_skips(const LeafPlan& plan, u64 pte, const PagePool& pages, u32& bad_p
 }
 
 u64 step_present(const LeafPlan& plan, u64 old, const PagePool& pages, SpanCounts& counts) {
-  ++counts.present;
   if (plan.numa.active && numa_skips(plan, old, pages, counts.bad_page_map)) return old;
+  ++counts.present;
   u64 now = change_present(plan, old, PTE_LEVEL);
   if (can_upgrade(plan, now, PTE_LEVEL, pages, counts.bad_page_map)) now = upgraded(plan, now);
   ++counts.pages;  // counted even when nothing changed

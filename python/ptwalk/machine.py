@@ -1,0 +1,104 @@
+"""Machine: one kernel with its physical memory, files and swap, and the address spaces on it.
+
+A machine runs one profile under one configuration. Address spaces of one machine share page cache,
+swap and reverse map and take turns (one lock); different machines run in parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from . import _core
+from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from .files import File
+
+DEFAULT_PROFILE = "uffd-wp-v2"
+
+
+def profiles() -> tuple[str, ...]:
+    """Return the names of all profiles, oldest kernel first."""
+    return _core.profiles()
+
+
+def kernels() -> tuple[str, ...]:
+    """Return the names of the leaf kernels that this processor can run, slowest first.
+
+    The last one is used; all give the same results as the first, "scalar".
+    """
+    return _core.kernels()
+
+
+class Machine:
+    """One kernel: a profile, physical memory, files, swap and any number of address spaces.
+
+    Parameters
+    ----------
+    profile : str, optional
+        Which kernel's rules apply, one of `ptwalk.profiles`; default "uffd-wp-v2".
+    levels : {4, 5}
+        Paging levels.
+    config : mapping of str to bool, optional
+        Build options that differ from the profile's default, without ``CONFIG_``, such as
+        ``{"MEM_SOFT_DIRTY": True}``.
+
+    Raises
+    ------
+    InvalidArgument
+        For an unknown profile or option, a value that is no bool, or another number of levels.
+
+    Notes
+    -----
+    Calls on one machine are serialised by its lock; the GIL is released while waiting for it.
+    """
+
+    def __init__(
+        self,
+        profile: str | None = None,
+        *,
+        levels: int = 4,
+        config: Mapping[str, bool] | None = None,
+    ) -> None:
+        name = DEFAULT_PROFILE if profile is None else profile
+        if not isinstance(name, str):
+            raise InvalidArgument(f"profile {name!r} is not a name; use one of {profiles()}")
+        if config is not None and not isinstance(config, Mapping):
+            raise InvalidArgument(f"config {config!r} is not a mapping; pass {{option: bool}}")
+        self._core = _core.Machine(name, dict(config or {}), levels)
+        self._files: dict[int, File] = {}
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile."""
+        return self._core.profile
+
+    @property
+    def kernel(self) -> str:
+        """The tree or release that the profile models."""
+        return self._core.kernel
+
+    @property
+    def levels(self) -> int:
+        """Paging levels, 4 or 5."""
+        return self._core.levels
+
+    @property
+    def config(self) -> dict[str, bool]:
+        """The build options in force."""
+        return self._core.config
+
+    def _file(self, number: int) -> File | None:
+        """Return the object of a file by its number; None for -1, no file."""
+        if number < 0:
+            return None
+        if number not in self._files:
+            from .files import attached_file
+
+            attached_file(self, number)
+        return self._files[number]
+
+    def __repr__(self) -> str:
+        """Return the call that makes such a machine."""
+        return f"Machine({self.profile!r}, levels={self.levels})"

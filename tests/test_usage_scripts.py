@@ -1,0 +1,60 @@
+"""Runs the scripts of docs/scripts and compares what they print.
+
+A `…` in the expected output stands for any text within a line. Since that text has another width,
+columns shift: two or more spaces are equal to two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ptwalk
+import pytest
+from paths import REPO
+
+SCRIPTS = sorted((REPO / "docs" / "scripts").glob("*.py"))
+PACKAGES = Path(ptwalk.__file__).parents[1]
+
+
+def columns(text: str) -> list[str]:
+    return [re.sub(" {2,}", "  ", line.rstrip()) for line in text.splitlines()]
+
+
+def fits(expected: str, line: str) -> bool:
+    parts = (re.escape(part) for part in expected.split("…"))
+    return re.fullmatch(".*".join(parts), line) is not None
+
+
+def run(script: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONUTF8": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_scripts_are_there() -> None:
+    assert len(SCRIPTS) >= 5
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_output(script: Path) -> None:
+    expected = columns(script.with_suffix(".out").read_text(encoding="utf-8"))
+    printed = columns(run(script))
+    same = len(expected) == len(printed) and all(map(fits, expected, printed))
+    assert same, "\n".join(difflib.unified_diff(expected, printed, "expected", "printed", n=1))
+
+
+def test_a_changed_bit_is_noticed() -> None:
+    assert fits("0x…67  pfn …  P RW", "0x8000000000000067  pfn 0x12  P RW")
+    assert not fits("0x…67  pfn …  P RW", "0x8000000000000065  pfn 0x12  P RW")
