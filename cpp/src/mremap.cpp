@@ -147,7 +147,8 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
     return refuse(Cause::crosses_vma, addr, old_length);
 
   // Messages: what lay at the destination, the move, then what went from the source.
-  send(unmap_range(new_addr, new_addr + new_length));
+  // A move of several VMAs makes room for each by itself: what lies opposite their gaps stays.
+  if (!batches) send(unmap_range(new_addr, new_addr + new_length));
   std::vector<UnmapEvents> unmapped;
   if (old_length > new_length) unmapped.push_back(unmap_range(addr + new_length, addr + old_length));
   old_length = kept;
@@ -167,8 +168,10 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
     } else {
       const u64 part = std::min(vma->end, end) - at;
       const u64 target = batches ? part : new_length;
+      const u64 to = new_addr + (at - addr);
+      if (batches) send(unmap_range(to, to + part));
       const u64 told = profile().mremap_multi_vma ? part : asked;
-      error = move_vma({at, part, new_addr + (at - addr), target, told, keep}, unmapped);
+      error = move_vma({at, part, to, target, told, keep}, unmapped);
       moved += part;
       at += part;
     }

@@ -178,15 +178,24 @@ class Scan {
 }  // namespace
 
 void AddressSpace::pagemap(u64 start, std::span<u64> out) const {
-  for (std::size_t i = 0; i < out.size();) {
-    const u64 addr = start + (u64(i) << PAGE_SHIFT);
-    const Vma* vma = vmas.find(addr);
-    const u64 from_vma = vma && (vma->flags & VM_SOFTDIRTY) ? PM_SOFT_DIRTY : 0;
+  std::fill(out.begin(), out.end(), 0);
+  const u64 end = start + (u64(out.size()) << PAGE_SHIFT);
+  for (u64 addr = start; addr < end;) {
+    const VmaList::Index i = vmas.lower(addr);
+    if (i == vmas.all().size() || vmas.all()[i].start >= end) return;
+    const Vma& vma = vmas.all()[i];
+    addr = std::max(addr, vma.start);
     const WalkEnd at = tables.walk(addr);
+    const u64 size = level_size(std::max(at.level, PMD_LEVEL));
+    const u64 next = std::min({end, vma.end, align_down(addr, size) + size});
     const bool leaf = at.level > PTE_LEVEL && tables.kind(*at.entry, at.level) == EntryKind::leaf;
-    const u64 entry = at.level == PTE_LEVEL || leaf ? *at.entry : 0;
-    const u64 in_leaf = leaf ? (addr & (level_size(at.level) - 1)) >> PAGE_SHIFT : 0;
-    out[i++] = vma ? pagemap_entry(*machine, entry, at.level, in_leaf) | from_vma : 0;
+    const u64 from_vma = vma.flags & VM_SOFTDIRTY ? PM_SOFT_DIRTY : 0;
+    const u64 in_leaf = leaf ? (addr & (size - 1)) >> PAGE_SHIFT : 0;
+    u64* word = out.data() + ((addr - start) >> PAGE_SHIFT);
+    for (u64 page = 0; addr < next; ++page, addr += PAGE_SIZE) {
+      const u64 entry = at.level == PTE_LEVEL ? at.entry[page] : leaf ? *at.entry : 0;
+      *word++ = pagemap_entry(*machine, entry, at.level, leaf ? in_leaf + page : 0) | from_vma;
+    }
   }
 }
 
