@@ -122,12 +122,9 @@ struct Profile {
   /// 6.12 on: the entry is armed before RW is considered, and a load may give RW too.
   bool swapin_arms_first = false;
   bool persist_needs_uffd_vma = false;    ///< a zap leaves markers only in VM_UFFD_WP VMAs
-  bool marker_fault_message_after_install = true;
   bool fork_copies_wp_vma = false;   ///< page tables copied when the child VMA keeps VM_UFFD_WP
-  bool fork_clears_young = true;
   bool mremap_clears_uffd = false;   ///< bits and markers dropped without EVENT_REMAP
   bool mremap_marks_markers = false; ///< soft-dirty is set on moved markers too
-  bool truncate_drops_zap_marker = false;
   bool move_realigns = false;        ///< 6.6 on: whole tables move between unaligned ends
   bool mremap_multi_vma = false;     ///< 6.17 on: a move of several VMAs; a shrink is told shrunk
   bool pagemap_uffd_wp = false;      ///< bit 57 of a pagemap word
