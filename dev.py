@@ -246,6 +246,14 @@ def compile_only(target: str) -> int:
     return 0
 
 
+def oracle() -> int:
+    """Let other people's page-table walkers, volatility3 and drgn, read the tables."""
+    with lock():
+        make_venv(["build", "test", "oracle"])
+        build("dev", "_core")
+    return call(PYTHON, "-m", "pytest", "tests/test_foreign_walkers.py")
+
+
 def lint() -> int:
     """Run ruff, mypy, stubtest and clang-format; all of them, also when one complains."""
     with lock():
@@ -303,6 +311,7 @@ def main() -> int:
     )
     target = commands.add_parser("build", help="compile what changed and run nothing")
     target.add_argument("target", nargs="?", default="all", help="_core, ptwalk_tests or all")
+    commands.add_parser("oracle", help="volatility3 and drgn, installed for it, read the tables")
     commands.add_parser("lint", help="ruff, mypy, stubtest, clang-format")
     commands.add_parser("doctor", help="what this machine has and lacks")
     known, rest = parser.parse_known_args()
@@ -314,7 +323,7 @@ def main() -> int:
         parser.error(f"{known.command} takes no arguments, got {shlex.join(rest)}")
     if known.command == "build":
         return compile_only(known.target)
-    return lint() if known.command == "lint" else doctor()
+    return {"lint": lint, "oracle": oracle, "doctor": doctor}[known.command]()
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ void AddressSpace::translate(std::span<const u64> addrs, std::span<u64> out) con
     out[i] = ~0ull;
     if (addrs[i] >= task_size()) continue;
     const WalkEnd at = tables.walk(addrs[i]);
-    const bool leaf = at.level == PTE_LEVEL || tables.kind(*at.entry, at.level) == EntryKind::leaf;
-    const bool present = at.level == PTE_LEVEL ? pte_present(*at.entry) : pmd_present(*at.entry);
-    if (leaf && present)
+    // A 1 GiB leaf is bad to early profiles, but the MMU translates it all the same.
+    const bool leaf = at.level <= PUD_LEVEL && (*at.entry & _PAGE_PSE);
+    if (at.level == PTE_LEVEL ? pte_present(*at.entry) : leaf && pmd_present(*at.entry))
       out[i] = leaf_address(*at.entry, at.level) | (addrs[i] & (level_size(at.level) - 1));
   }
 }

@@ -197,7 +197,7 @@ class Queries(Space):
         return self._core.pages(start, length)
 
     def translate(self, addrs: Iterable[int] | npt.NDArray[Any]) -> U64:
-        """Translate addresses as the CPU does.
+        """Translate addresses; a PROT_NONE page has its frame too, as to the kernel.
 
         Parameters
         ----------
