@@ -99,7 +99,7 @@ INVALID: list[tuple[str, Call]] = [
         r"0x0000000012345067 would point to frame 0x12345, which is no page-table frame",
         lambda mm: mm.set_entry(BASE + (1 << 30), "pud", 0x12345067),
     ),
-    (r"is 0x.*67, not none; clear it", lambda mm: mm.alloc_table(BASE, "pmd")),
+    (r"is 0x.*67, not none; munmap its range", lambda mm: mm.alloc_table(BASE, "pmd")),
     (r"level 0x1 does not exist|no table", lambda mm: mm.alloc_table(BASE, "pte")),
     (r"set_vm_flags: no VMA holds", lambda mm: mm.set_vm_flags(BASE - PAGE, PAGE, add="io")),
     (r"add 'wp' is not known", lambda mm: mm.set_vm_flags(BASE, PAGE, add="wp")),

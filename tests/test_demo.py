@@ -104,7 +104,8 @@ def test_the_table_of_this_process_adds_up() -> None:
 
 def test_resolving_undoes_what_protecting_did() -> None:
     text = whole_demo()
-    head = next(line for line in text.splitlines() if "none_to_marker" in line).split()
+    line = next(line for line in text.splitlines() if "none_to_marker" in line)
+    head = re.split(r"  +", line.strip())
     protect, resolve = (
         dict(zip(head, numbers(table_row(text, f"  {name}")), strict=True))
         for name in ("write-protect", "resolve")

@@ -178,6 +178,28 @@ def test_scan_and_plain_reads_give_the_same_columns() -> None:
         assert scanned.word.tolist() == plain.word.tolist()
 
 
+SPARSE = """
+import mmap
+memory = mmap.mmap(-1, 4000 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, 4000, 2):
+    memory[page * 4096] = 1
+import ctypes
+print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), flush=True)
+"""
+
+
+@needs_scan
+@pytest.mark.parametrize("regions", [700, 2000, 1 << 15])
+def test_more_regions_than_the_kernel_buffers(
+    regions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagemap, "_SCAN_REGIONS", regions)
+    with child(SPARSE) as it:
+        start = int(it.line)
+        entries = read(it.pid, start, start + 4000 * PAGE_SIZE, scan=True)
+    assert ((entries.address - np.uint64(start)) // PAGE_SIZE).tolist() == [*range(0, 4000, 2)]
+
+
 HUGE = """
 import mmap, ctypes
 a = mmap.mmap(-1, 6 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

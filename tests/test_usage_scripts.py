@@ -1,7 +1,7 @@
 """Runs the scripts of docs/scripts and compares what they print.
 
-A `…` in the expected output stands for any text within a line. Since that text has another width,
-columns shift: two or more spaces are equal to two.
+A `…` in the expected output stands for any text within a line, and alone in a line for any lines.
+Since that text has another width, columns shift: two or more spaces are equal to two.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ def columns(text: str) -> list[str]:
     return [re.sub(" {2,}", "  ", line.rstrip()) for line in text.splitlines()]
 
 
-def fits(expected: str, line: str) -> bool:
-    parts = (re.escape(part) for part in expected.split("…"))
-    return re.fullmatch(".*".join(parts), line) is not None
+def pattern(line: str) -> str:
+    return r"(?:.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + r"\n"
+
+
+def fits(expected: list[str], printed: list[str]) -> bool:
+    text = "".join(f"{line}\n" for line in printed)
+    return re.fullmatch("".join(map(pattern, expected)), text) is not None
 
 
 def run(script: Path) -> str:
@@ -51,10 +55,18 @@ def test_scripts_are_there() -> None:
 def test_output(script: Path) -> None:
     expected = columns(script.with_suffix(".out").read_text(encoding="utf-8"))
     printed = columns(run(script))
-    same = len(expected) == len(printed) and all(map(fits, expected, printed))
-    assert same, "\n".join(difflib.unified_diff(expected, printed, "expected", "printed", n=1))
+    assert fits(expected, printed), "\n".join(
+        difflib.unified_diff(expected, printed, "expected", "printed", n=1)
+    )
 
 
 def test_a_changed_bit_is_noticed() -> None:
-    assert fits("0x…67  pfn …  P RW", "0x8000000000000067  pfn 0x12  P RW")
-    assert not fits("0x…67  pfn …  P RW", "0x8000000000000065  pfn 0x12  P RW")
+    assert fits(["0x…67  pfn …  P RW"], ["0x8000000000000067  pfn 0x12  P RW"])
+    assert not fits(["0x…67  pfn …  P RW"], ["0x8000000000000065  pfn 0x12  P RW"])
+
+
+def test_a_missing_line_is_noticed() -> None:
+    assert fits(["a", "…", "b"], ["a", "b"])
+    assert fits(["a", "…", "b"], ["a", "1", "2", "b"])
+    assert not fits(["a", "b"], ["a", "1", "b"])
+    assert not fits(["a", "…", "b"], ["a", "1"])

@@ -4,6 +4,10 @@ An :class:`AddressSpace` is what one process sees of one kernel: VMAs, packed pa
 system calls on them and numpy views of the entries. Which kernel's rules apply is its *profile*.
 """
 
+from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from ._core import (
     AccessResult,
     PendingFault,
@@ -176,6 +180,9 @@ from .vma import (
 
 __version__ = "0.1.0"
 
+if _TYPE_CHECKING:
+    from . import live, replay
+
 __all__ = [
     "MADV_COLD",
     "MADV_COLLAPSE",
@@ -320,7 +327,16 @@ __all__ = [
     "decode",
     "explain",
     "kernels",
+    "live",
     "page_align",
     "page_align_down",
     "profiles",
+    "replay",
 ]
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """Import a module of the package when it is first asked for."""
+    if name in ("live", "replay"):
+        return _import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import platform
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple, Protocol
@@ -30,6 +31,7 @@ NEWEST = "6.18"
 STORY = ("5.12", "uffd-wp-v2", NEWEST)
 _PAGE_RW = 1 << 1
 _PM_FLAGS = 55  # the bits of a pagemap word from here on are flags
+_WIDTH = 100
 _TOUCHED = 16 << 20  # bytes of anonymous and of shared memory that the demo adds to its process
 
 NEXT = """\
@@ -74,8 +76,10 @@ def this_process() -> None:
     with closing(mmap.mmap(-1, 2 * _TOUCHED)) as shared:  # Python maps it MAP_SHARED
         shared[:_TOUCHED] = bytes(_TOUCHED)
         mm, report = live.read(os.getpid())
-    print(report)
-    print(f"\nPages by VMA and entry, profile {mm.profile}:\n")
+    print("This process, as its /proc shows it:\n")
+    for line in str(report).splitlines():
+        print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="      "))
+    print(f"\nIts pages by kind of VMA and of entry, profile {mm.profile}:\n")
     counts: dict[str, dict[str, int]] = {}
     for vma in mm.vmas:
         row = counts.setdefault(vma.kind, {"VMAs": 0, "pages": 0})
@@ -113,15 +117,18 @@ def _protect_all(mm: AddressSpace) -> None:
             refused += 1
             continue
         ranges.append((vma.start, vma.length))
-    refusals = f", {refused} refused" * (refused > 0)
-    print(f"All anonymous and shmem VMAs registered for wp ({feature}): {len(ranges)}{refusals}\n")
+    refusals = f" ({refused} refused)" * (refused > 0)
+    print(
+        f"On the model, its {len(ranges)} anonymous and shmem VMAs{refusals} are registered with\n"
+        f"userfaultfd ({feature}), write-protected and resolved; pages by what was done:\n"
+    )
     fields = ["pages", "present", "swap", "none_to_marker", "marker_to_none", "none_skipped"]
     rows = []
     for name, protect in (("write-protect", True), ("resolve", False)):
         results = [uffd.writeprotect(*each, protect=protect) for each in ranges]
         sums = [sum(getattr(r, f) for r in results) for f in (*fields, "tables_allocated")]
         rows.append([name, *map(_number, sums)])
-    _table(["", *fields, "tables"], rows)
+    _table(["", *fields, "new tables"], rows)
 
 
 # 2. The seed's story. Its steps are done on models, and on the running kernel.
@@ -266,9 +273,10 @@ def story() -> None:
     outcomes: dict[str, list[str]] = {}
     seen: list[dict[str, str]] = [{} for _ in models]
     print(
-        "The seed's story: a shared shmem file of which nothing is present. Entries are shown\n"
-        "with their pfn cleared; the seed's words are in quotes. Where registering is refused,\n"
-        "the kernel's change_protection() is called directly.\n"
+        "The seed's story, that of the patch \"shmem/userfaultfd: Allow wr-protect none pte for\n"
+        'file-backed mem" (2021): a shared shmem file under the kernel before, the kernel with\n'
+        "the series, and today's. Entries are shown with their pfn cleared; the patch's words are\n"
+        "in quotes. Where registering is refused, change_protection() is called directly.\n"
     )
     print(_cells("", STORY))
     for scene in SCENES:

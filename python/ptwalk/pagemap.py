@@ -217,7 +217,8 @@ class Pagemap:
         vec = np.empty((_SCAN_REGIONS, 3), dtype=np.uint64)
         found = [vec[:0]]
         anyof, returned = PAGE_IS_PRESENT | PAGE_IS_SWAPPED, PAGE_IS_PFNZERO | PAGE_IS_HUGE
-        while start < end:
+        n = len(vec)
+        while n == len(vec) and start < end:
             masks = (0, 0, anyof, returned)
             head = (_SCAN_ARG.size, 0, start, end, 0, vec.ctypes.data, len(vec), 0)
             arg = bytearray(_SCAN_ARG.pack(*head, *masks))
@@ -228,7 +229,8 @@ class Pagemap:
                     return None
                 raise
             found.append(vec[:n].copy())
-            start = _SCAN_ARG.unpack(arg)[4]  # walk_end
+            # Not walk_end: do_pagemap_scan leaves that of an earlier of its own, shorter buffers.
+            start = int(vec[n - 1, 1])
         return np.concatenate(found)
 
     def _nonempty(self, extents: U64) -> Iterator[tuple[U64, U64]]:
