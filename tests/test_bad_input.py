@@ -250,7 +250,6 @@ def test_closed_userfaultfd() -> None:
         ("size 'x' is not an integer", lambda: ShmemFile("x")),  # type: ignore[arg-type]
         ("reach beyond 2\\*\\*63", lambda: ShmemFile(1 << 63)),
     ],
-    ids=str,
 )
 def test_construction(text: str, make: Callable[[], object]) -> None:
     with pytest.raises(InvalidArgument, match=text):

@@ -176,7 +176,8 @@ py::tuple vma_tuple(const NamedVma& named) {
 }
 
 BoundProtectResult finish_protect(Result<ProtectResult>&& result, int levels) {
-    return finish(Result<BoundProtectResult>{{std::move(result.value), levels}, result.error});
+    return finish_counted(
+        Result<BoundProtectResult>{{std::move(result.value), levels}, result.error});
 }
 
 } // namespace ptwalk::bindings

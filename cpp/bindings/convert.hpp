@@ -105,6 +105,13 @@ py::object done_or_none(const Error& error, const py::object& done);
 template <class T>
 T finish(Result<T>&& result) {
     if (!result.ok())
+        raise(result.error);
+    return std::move(result.value);
+}
+/// The same for a call that may stop half-way: its value is then the `done` of the error.
+template <class T>
+T finish_counted(Result<T>&& result) {
+    if (!result.ok())
         raise(result.error, done_or_none(result.error, py::cast(result.value)));
     return std::move(result.value);
 }

@@ -89,6 +89,7 @@ py::dict profile_info(const std::string& name, const py::dict& config) {
     info["swp_soft_dirty_bit"] = profile.swp_soft_dirty_bit();
     info["swp_exclusive"] = profile.swp_exclusive;
     info["uffd_features"] = profile.uffd_features;
+    info["wp_file_feature"] = profile.wp_file_feature;
     info["levels"] = py::make_tuple("pte", "pmd", "pud", "p4d", "pgd");
     return info;
 }

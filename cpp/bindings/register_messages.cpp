@@ -26,7 +26,9 @@ const char* outcome_name(Outcome outcome) {
     return "unknown";
 }
 
-const char* signal_name(int signo) { return signo == 7 ? "SIGBUS" : "SIGSEGV"; }
+const char* signal_name(int signo) {
+    return signo == 7 ? "SIGBUS" : signo == 9 ? "SIGKILL" : "SIGSEGV";
+}
 
 std::string flag_names(u64 flags) {
     std::string names;
@@ -87,7 +89,8 @@ py::object message_child(const UffdMsg& m) {
 }
 
 py::tuple message_state(const UffdMsg& m) {
-    return py::make_tuple(static_cast<int>(m.event), m.flags, m.address, m.to, m.length, m.child);
+    return py::make_tuple(static_cast<int>(m.event), m.flags, m.address, m.to, m.length, m.child,
+                          m.thread);
 }
 
 UffdMsg message_from(const py::tuple& t) {
@@ -96,7 +99,8 @@ UffdMsg message_from(const py::tuple& t) {
             t[2].cast<u64>(),
             t[3].cast<u64>(),
             t[4].cast<u64>(),
-            t[5].cast<UffdId>()};
+            t[5].cast<UffdId>(),
+            t[6].cast<u32>()};
 }
 
 py::dict message_dict(const UffdMsg& m) {
@@ -108,6 +112,7 @@ py::dict message_dict(const UffdMsg& m) {
     d["length"] = message_length(m);
     d["end"] = message_end(m);
     d["child"] = message_child(m);
+    d["ptid"] = m.thread;
     return d;
 }
 
@@ -201,6 +206,7 @@ void register_messages(py::module_& m) {
         .def_property_readonly("event", [](const UffdMsg& v) { return event_name(v.event); })
         .def_property_readonly("flags", [](const UffdMsg& v) { return v.flags; })
         .def_property_readonly("address", [](const UffdMsg& v) { return v.address; })
+        .def_property_readonly("ptid", [](const UffdMsg& v) { return v.thread; })
         .def_property_readonly("to", message_to)
         .def_property_readonly("length", message_length)
         .def_property_readonly("end", message_end)

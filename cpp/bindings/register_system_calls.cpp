@@ -79,12 +79,16 @@ py::tuple mremap(Space& s, py::handle old_addr, py::handle old_len, py::handle n
 }
 
 std::unique_ptr<Space> fork(Space& s) {
-    return std::make_unique<Space>(s.call(WHOLE_SPACE, [&] { return s.mm->fork(); }));
+    std::shared_ptr<AddressSpace> child = s.call(WHOLE_SPACE, [&] { return s.mm->fork(); });
+    if (!child)
+        raise({Cause::out_of_frames, "fork", s.mm->machine->frames.in_use()});
+    return std::make_unique<Space>(std::move(child));
 }
 
-AccessResult access(Space& s, py::handle addr, bool write) {
+AccessResult access(Space& s, py::handle addr, bool write, py::handle thread) {
     const u64 a = word(addr, "addr");
-    return finish(s.call(0, [&] { return s.mm->access(a, write); }));
+    const u32 t = word32(thread, "thread");
+    return finish(s.call(0, [&] { return s.mm->access(a, write, t); }));
 }
 
 AccessResult kernel_access(Space& s, py::handle addr, bool write) {
@@ -94,7 +98,7 @@ AccessResult kernel_access(Space& s, py::handle addr, bool write) {
 
 u64 populate(Space& s, py::handle start, py::handle length, bool write) {
     const u64 a = word(start, "start"), n = word(length, "length");
-    return finish(s.call(n, [&] { return s.mm->populate(a, n, write); }));
+    return finish_counted(s.call(n, [&] { return s.mm->populate(a, n, write); }));
 }
 
 std::vector<PendingFault> pending(Space& s) {

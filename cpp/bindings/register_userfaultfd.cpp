@@ -50,14 +50,14 @@ using Fill = Result<i64> (AddressSpace::*)(UffdId, u64, u64, u64);
 template <Fill fill>
 i64 uffd_fill(Space& s, UffdId ctx, py::handle start, py::handle length, py::handle mode) {
     const u64 a = word(start, "start"), n = word(length, "length"), m = word(mode, "mode");
-    return finish(s.call(n, [&] { return (*s.mm.*fill)(ctx, a, n, m); }));
+    return finish_counted(s.call(n, [&] { return (*s.mm.*fill)(ctx, a, n, m); }));
 }
 
 i64 uffd_move(Space& s, UffdId ctx, py::handle dst, py::handle src, py::handle length,
               py::handle mode) {
     const u64 d = word(dst, "dst"), a = word(src, "src");
     const u64 n = word(length, "length"), m = word(mode, "mode");
-    return finish(s.call(n, [&] { return s.mm->uffd_move(ctx, d, a, n, m); }));
+    return finish_counted(s.call(n, [&] { return s.mm->uffd_move(ctx, d, a, n, m); }));
 }
 
 /// read(2) until EAGAIN. (fs/userfaultfd.c:userfaultfd_ctx_read, v6.18)

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <iterator>
 #include <string_view>
 
 #include "ptwalk/vma.hpp"
@@ -25,6 +26,9 @@ constexpr Row ROWS[] = {
     {Cause::entry_not_a_frame, 0,
      "entry {a} would point to frame {B}, which is no page-table frame of this machine; make a table "
      "with alloc_table()"},
+    {Cause::entry_wrong_frame, 0,
+     "entry {a} would point to table frame {B}, which is of another level or hangs elsewhere already; "
+     "make a table with alloc_table()"},
     {Cause::entry_no_table, 0,
      "no table of level {A} maps {b}; make the tables above it with alloc_table()"},
     {Cause::entry_not_none, 0,
@@ -58,11 +62,15 @@ constexpr Row ROWS[] = {
      "range of length {B} from {a} leaves user memory, which ends at {c}; shorten it"},
     {Cause::offset_unaligned, EINVAL,
      "offset {A} is not page aligned (4096); round down with ptwalk.page_align_down"},
+    {Cause::offset_overflow, EOVERFLOW,
+     "offset {A} with length {B} lies beyond 2**63 - 1, the largest file; give a smaller one"},
     {Cause::address_taken, EEXIST,
      "{a}-{b} overlaps a mapping and MAP_FIXED_NOREPLACE was given; munmap it or use MAP_FIXED"},
     {Cause::no_space, ENOMEM, "no gap of length {A} is left in the address space; munmap something"},
     {Cause::bad_flags, EINVAL,
      "flags {A} are not a valid combination; give exactly one of shared and private, and known flags"},
+    {Cause::bad_mremap_flags, EINVAL,
+     "flags {A} are not valid; MREMAP_FIXED and MREMAP_DONTUNMAP need MREMAP_MAYMOVE"},
     {Cause::bad_prot, EINVAL, "prot {A} has bits other than PROT_READ, PROT_WRITE and PROT_EXEC"},
     {Cause::grow_both, EINVAL, "prot {A} has both PROT_GROWSDOWN and PROT_GROWSUP; give one"},
     {Cause::hole, ENOMEM, "nothing is mapped at {a}; the range must be mapped without a hole"},
@@ -79,28 +87,30 @@ constexpr Row ROWS[] = {
      "VMA {vma} is not registered for wp; call uffd.register({a}, {length}, \"wp\") first"},
     {Cause::not_registered_einval, EINVAL,
      "VMA {vma} is registered with another userfaultfd; unregister it there"},
+    {Cause::not_registered_here, EINVAL,
+     "VMA {vma} is not registered with this userfaultfd; register it here first"},
     {Cause::wp_not_registered_einval, EINVAL,
      "VMA {vma} is not registered for wp, so mode WP is refused; register it with \"wp\""},
-    {Cause::unknown_ioctl, EINVAL, "this kernel does not know the ioctl; use a later profile"},
+    {Cause::unknown_ioctl, EINVAL, "this kernel does not know the ioctl (POISON came in v6.6, MOVE in v6.8); use a later profile"},
     {Cause::no_pagemap_scan, ENOTTY, "this kernel has no PAGEMAP_SCAN (v6.7); use a later profile"},
     {Cause::one_vma_rule, ENOENT,
      "{a}-{b} is not inside one VMA, which this kernel asks for; call once per VMA"},
     {Cause::wrong_backing, EINVAL,
-     "VMA {vma} has a backing that this kernel does not support here; see docs/fidelity.md"},
+     "VMA {vma} has a backing or access rights that this kernel refuses here; shmem and hugetlb take wp from v5.19 on"},
     {Cause::huge_unaligned, EINVAL,
      "{a} with length {B} is not a multiple of the huge page size; align both"},
     {Cause::no_may_write, EPERM,
      "VMA {vma} lacks VM_MAYWRITE, which a registration needs; map the file writable"},
     {Cause::owned_by_other, EBUSY,
      "VMA {vma} is registered with another userfaultfd; unregister it there first"},
-    {Cause::bad_mode, EINVAL, "mode {A} is not valid here; see the flags of this call"},
+    {Cause::bad_mode, EINVAL, "mode {A} holds a bit that this call lacks, none, or two that exclude each other"},
     {Cause::mmap_changing, EAGAIN,
      "a fork, remap, remove or unmap event is not read yet; call uffd.read() first"},
     {Cause::closed, EBADF, "the userfaultfd is closed; open another with mm.userfaultfd()"},
     {Cause::api_missing, EINVAL, "the UFFDIO_API call of this userfaultfd failed; open another"},
     {Cause::bad_feature, EINVAL, "features {A} hold bits that this kernel lacks (it has {B})"},
     {Cause::table_alloc_failed, ENOMEM,
-     "a page table for {a} could not be allocated; what was changed before it stays changed"},
+     "a page table for {a} could not be allocated; unmap something and call again"},
     {Cause::entry_exists, EEXIST, "{a} already has an entry ({b}); zap it first"},
     {Cause::entry_missing, ENOENT, "{a} has no page to take; touch it first"},
     {Cause::entry_busy, EBUSY, "the page at {a} is shared or pinned; only an exclusive page moves"},
@@ -110,6 +120,7 @@ constexpr Row ROWS[] = {
     {Cause::locked_vma, EINVAL, "VMA {vma} is locked or special, which this advice refuses"},
     {Cause::bad_advice, EINVAL, "VMA {vma} does not support this advice"},
     {Cause::unknown_advice, EINVAL, "advice {A} does not exist in this kernel; see ptwalk.MADV_*"},
+    {Cause::unmodelled_advice, 0, "advice {A} is not modelled; see docs/fidelity.md"},
     {Cause::guard_livelock, EINTR,
      "{a}-{b} holds wr-protected file pages, which the kernel zaps and finds again without end; "
      "resolve them first"},
@@ -127,11 +138,14 @@ constexpr Row ROWS[] = {
     {Cause::not_mapped, EFAULT, "nothing is mapped at {a}; give the start of a mapping"},
     {Cause::crosses_vma, EFAULT,
      "{B} bytes from {a} are not in one VMA, which this kernel asks for here; move each by itself"},
-    {Cause::bad_scan, EINVAL, "PAGEMAP_SCAN argument {A} is not valid here"},
+    {Cause::bad_scan, EINVAL,
+     "flags or categories {A} hold bits that this kernel lacks; use ptwalk.PAGE_IS_* and PM_SCAN_*"},
     {Cause::not_wp_async, EPERM,
      "VMA {vma} is not registered with WP_ASYNC; PM_SCAN_WP_MATCHING needs that"},
     {Cause::partial, EAGAIN, "stopped after {A} bytes; call again for the rest"},
 };
+
+static_assert(std::size(ROWS) == std::size_t(Cause::partial) + 1, "one row per cause");
 
 const Row& row_of(Cause cause) {
   for (const Row& row : ROWS)

@@ -140,7 +140,9 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
   }
 }
 
-Result<AccessResult> AddressSpace::access(u64 addr, bool write) { return touch({addr, write}); }
+Result<AccessResult> AddressSpace::access(u64 addr, bool write, u32 thread) {
+  return touch({.addr = addr, .write = write, .thread = thread});
+}
 
 Result<u64> AddressSpace::access_many(std::span<const u64> addrs, std::span<const u8> write,
                                       std::span<AccessRecord> out) {
@@ -183,6 +185,7 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
       const Fault fault = handle_mm_fault({addr, how.write, true, how.nowait});
       if (fault == Fault::blocked || fault == Fault::migrating) return fail(Cause::would_block, addr);
       if (fault == Fault::done) continue;
+      if (fault == Fault::oom) return fail(Cause::table_alloc_failed, addr);
       const Signal signal = signal_of(fault, profile().config);
       return fail(fault == Fault::hwpoison ? Cause::page_poisoned : Cause::page_fault_failed, addr,
                   u64(signal.signo), u64(signal.code));

@@ -62,7 +62,7 @@ struct EntryCopy {
 
 }  // namespace
 
-void AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied) {
+bool AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied) {
   const EntryCopy copy{*machine, vma, copied};
   for (u64 addr = vma.start; addr < vma.end;) {
     const WalkEnd at = tables.walk(addr);
@@ -71,12 +71,14 @@ void AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vm
     if (at.level == PTE_LEVEL) {
       // Tables appear in the child wherever the parent has them, empty or not.
       u64* to = child.tables.ensure(addr, PTE_LEVEL);
-      for (u64 i = 0; to && i < (next - addr) >> PAGE_SHIFT; ++i) to[i] = copy(&at.entry[i]);
-    } else if (at.level < tables.levels()) {
-      (void)child.tables.ensure(addr, at.level);
+      if (!to) return false;
+      for (u64 i = 0; i < (next - addr) >> PAGE_SHIFT; ++i) to[i] = copy(&at.entry[i]);
+    } else if (at.level < tables.levels() && !child.tables.ensure(addr, at.level)) {
+      return false;
     }
     addr = next;
   }
+  return true;
 }
 
 UffdId AddressSpace::dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId parent) {
@@ -126,7 +128,8 @@ std::shared_ptr<AddressSpace> AddressSpace::fork() {
     const bool needed = vma.anon_vma ||
                         (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
                         (profile().fork_copies_wp_vma && copied.uffd_wp());
-    if (needed && !(vma.flags & VM_WIPEONFORK)) copy_page_range(*child, vma, copied);
+    if (!needed || (vma.flags & VM_WIPEONFORK)) continue;
+    if (!copy_page_range(*child, vma, copied)) return nullptr;
   }
   for (const auto& [from, to] : made) send(from, {.event = UffdEvent::fork, .child = to});
   return child;

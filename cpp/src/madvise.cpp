@@ -2,6 +2,7 @@
 // advice that only tunes readahead, huge pages, KSM or dumps is checked and, where it has one, sets its
 // VMA flag. MADV_COLLAPSE and memory-failure injection are not modelled.
 #include <algorithm>
+#include <iterator>
 
 #include "ptwalk/fault.hpp"
 #include "ptwalk/madvise.hpp"
@@ -166,6 +167,9 @@ Error change_flags(const Advice& a) {
   return {};
 }
 
+/// MERGEABLE, UNMERGEABLE, COLLAPSE, HWPOISON, SOFT_OFFLINE.
+constexpr int UNMODELLED[] = {12, 13, 25, 100, 101};
+
 struct Row {
   int advice;
   Behaviour apply;
@@ -204,6 +208,8 @@ Error AddressSpace::madvise(u64 start, u64 length, int advice, const std::vector
   const Row* row = nullptr;
   for (const Row& r : ROWS)
     if (r.advice == advice && (r.needs_marker & ~profile().marker_mask) == 0) row = &r;
+  if (std::find(std::begin(UNMODELLED), std::end(UNMODELLED), advice) != std::end(UNMODELLED))
+    return fail(Cause::unmodelled_advice, u64(u32(advice)));
   if (!row && !populates) return fail(Cause::unknown_advice, u64(u32(advice)));
   if (!is_aligned(start, PAGE_SIZE)) return fail(Cause::start_unaligned, start);
   const u64 end = start + align_up(length, PAGE_SIZE);

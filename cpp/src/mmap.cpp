@@ -8,6 +8,7 @@
 namespace ptwalk {
 namespace {
 
+constexpr u64 MAX_LFS_FILESIZE = ~0ull >> 1;
 constexpr std::size_t MAX_MAP_COUNT = 65530;  // vm.max_map_count
 constexpr u32 KNOWN_FLAGS = MAP_SHARED_ | MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_ | MAP_LOCKED_ |
                             MAP_NORESERVE_ | MAP_POPULATE_ | MAP_FIXED_NOREPLACE_ | 0x20000 /*STACK*/;
@@ -58,6 +59,8 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
   };
   if (!is_aligned(offset, PAGE_SIZE)) return fail(Cause::offset_unaligned, offset);
   if (!length) return fail(Cause::length_zero);
+  if (offset > MAX_LFS_FILESIZE || length > MAX_LFS_FILESIZE - offset)
+    return fail(Cause::offset_overflow, offset, length);
   const u32 type = flags & (MAP_SHARED_ | MAP_PRIVATE_);
   if (type == 0 || type == (MAP_SHARED_ | MAP_PRIVATE_) || (flags & ~KNOWN_FLAGS))
     return fail(Cause::bad_flags, flags);
@@ -162,7 +165,6 @@ AddressSpace::UnmapEvents AddressSpace::unmap_range(u64 start, u64 end) {
   const u64 low = vmas.all()[first].start, high = vmas.all()[last - 1].end;
   vmas.erase(first, last);
   free_pgtables(low, high);
-  pending.erase(pending.lower_bound(start), pending.lower_bound(end));
   return events;
 }
 

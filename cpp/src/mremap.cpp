@@ -35,9 +35,22 @@ bool can_align_down(const VmaList& vmas, const Vma& vma, u64 start) {
   }();
 }
 
+/// Calls visit(from, to, length) for each part of [from, end) that lies under one PTE table on both
+/// sides, where the source has that table; stops when it says false.
+template <class Visit>
+bool for_each_part(const PageTable& tables, u64 from, u64 to, u64 end, Visit visit) {
+  for (u64 part; from < end; from += part, to += part) {
+    part = std::min({end - from, PMD_SIZE - (from & (PMD_SIZE - 1)), PMD_SIZE - (to & (PMD_SIZE - 1))});
+    const u64* const pmd = tables.find(from, PMD_LEVEL);
+    if (!pmd || tables.kind(*pmd, PMD_LEVEL) != EntryKind::table) continue;
+    if (!visit(from, to, part)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
-void AddressSpace::move_page_tables(const Vma& source, const Move& move, bool clear_uffd) {
+bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool clear_uffd) {
   const Profile& p = profile();
   u64 from = move.from, to = move.to;
   const u64 end = move.from + move.from_length;
@@ -49,28 +62,29 @@ void AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     from -= offset;
     to -= offset;
   }
-  while (from < end) {
-    const u64 part = std::min({end - from, PMD_SIZE - (from & (PMD_SIZE - 1)),
-                               PMD_SIZE - (to & (PMD_SIZE - 1))});
-    u64* const pmd = tables.find(from, PMD_LEVEL);
-    if (pmd && tables.kind(*pmd, PMD_LEVEL) == EntryKind::table) {
-      u64* const to_pmd = tables.ensure(to, PMD_LEVEL);
-      if (!to_pmd) return;
-      if (part == PMD_SIZE && !clear_uffd && pte_none(*to_pmd)) {
-        *to_pmd = *pmd;
-        *pmd = 0;
-      } else if (u64* target = tables.ensure(to, PTE_LEVEL)) {
-        u64* entry = tables.find(from, PTE_LEVEL);
-        for (u64 i = 0; i < part >> PAGE_SHIFT; ++i) {
-          if (pte_none(entry[i])) continue;
-          target[i] = moved_entry(p, entry[i], clear_uffd);
-          entry[i] = 0;
-        }
-      }
+  // The destination's tables come first, so that a failure leaves every entry where it was.
+  const auto reserve = [&](u64, u64 to_addr, u64 part) {
+    u64* const to_pmd = tables.ensure(to_addr, PMD_LEVEL);
+    const bool whole = to_pmd && part == PMD_SIZE && !clear_uffd && pte_none(*to_pmd);
+    return to_pmd && (whole || tables.ensure(to_addr, PTE_LEVEL));
+  };
+  const auto transfer = [&](u64 from_addr, u64 to_addr, u64 part) {
+    u64* const pmd = tables.find(from_addr, PMD_LEVEL);
+    u64* const target = tables.find(to_addr, PTE_LEVEL);
+    if (!target) {
+      std::swap(*pmd, *tables.find(to_addr, PMD_LEVEL));  // the whole table
+      return true;
     }
-    from += part;
-    to += part;
-  }
+    u64* const entry = tables.find(from_addr, PTE_LEVEL);
+    for (u64 i = 0; i < part >> PAGE_SHIFT; ++i) {
+      if (pte_none(entry[i])) continue;
+      target[i] = moved_entry(p, entry[i], clear_uffd);
+      entry[i] = 0;
+    }
+    return true;
+  };
+  return for_each_part(tables, from, to, end, reserve) &&
+         for_each_part(tables, from, to, end, transfer);
 }
 
 Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmapped) {
@@ -86,7 +100,10 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   moved.pgoff = source.anonymous() && !source.anon_vma ? move.to >> PAGE_SHIFT
                                                        : source.index_of(move.from);
   vmas.merge(vmas.insert(moved), p);
-  move_page_tables(source, move, clear_uffd);
+  if (!move_page_tables(source, move, clear_uffd)) {
+    (void)unmap_range(moved.start, moved.end);
+    return refuse(Cause::table_alloc_failed, move.to);
+  }
   if (ctx && !follows) set_uffd(move.to, move.to + move.to_length, NO_UFFD, 0);
 
   if (move.keep_source) {
@@ -105,14 +122,13 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   return {};
 }
 
-Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags,
+Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 hint,
                                    u64& result) {
   Vma& vma = *vmas.find(addr);
   result = addr;
   const u64 grown = addr + new_length;
   const bool room = vma.end == addr + old_length && grown <= task_size() && grown > addr &&
                     !vmas.first_intersecting(vma.end, grown);
-  if (new_length == old_length && !(flags & MREMAP_DONTUNMAP_)) return {};
   if (room && !(flags & MREMAP_DONTUNMAP_)) {
     const bool locked = vma.flags & VM_LOCKED;
     vma.end = grown;
@@ -121,7 +137,8 @@ Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32
     return {};
   }
   if (!(flags & MREMAP_MAYMOVE_)) return refuse(Cause::no_space, new_length);
-  const u64 place = pick_address(new_length);
+  const bool hint_free = hint && !vmas.first_intersecting(hint, hint + new_length);
+  const u64 place = hint_free ? hint : pick_address(new_length);
   if (!place) return refuse(Cause::no_space, new_length);
   result = place;
   std::vector<UnmapEvents> unmapped;
@@ -150,7 +167,12 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
   // A move of several VMAs makes room for each by itself: what lies opposite their gaps stays.
   if (!batches) send(unmap_range(new_addr, new_addr + new_length));
   std::vector<UnmapEvents> unmapped;
-  if (old_length > new_length) unmapped.push_back(unmap_range(addr + new_length, addr + old_length));
+  if (old_length > new_length) {  // do_munmap() judges the rest of the source
+    const u64 rest = addr + new_length, length = old_length - new_length;
+    if (rest > task_size() || length > task_size() - rest)
+      return refuse(Cause::beyond_task_size, rest, length, task_size());
+    unmapped.push_back(unmap_range(rest, rest + length));
+  }
   old_length = kept;
   Error error;
   const u64 end = addr + old_length;
@@ -184,7 +206,7 @@ Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 f
                                  u64 new_addr) {
   const auto fail = [](const Error& e) { return Result<u64>{0, e}; };
   const bool fixed = flags & MREMAP_FIXED_, keep = flags & MREMAP_DONTUNMAP_;
-  if ((flags & ~7u) || (fixed && !(flags & MREMAP_MAYMOVE_))) return fail(refuse(Cause::bad_flags, flags));
+  if ((flags & ~7u) || (fixed && !(flags & MREMAP_MAYMOVE_))) return fail(refuse(Cause::bad_mremap_flags, flags));
   if (keep && (!(flags & MREMAP_MAYMOVE_) || old_length != new_length))
     return fail(refuse(Cause::resized_old, old_length, new_length));
   if (!is_aligned(addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, addr));
@@ -192,23 +214,26 @@ Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 f
   new_length = align_up(new_length, PAGE_SIZE);
   if (!new_length) return fail(refuse(Cause::length_zero));
   if (!old_length) return fail(refuse(Cause::resized_old, old_length, new_length));
-  if (fixed) {
+  if (fixed || keep) {  // vrm_implies_new_addr(): an address, for DONTUNMAP alone a hint
     if (!is_aligned(new_addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, new_addr));
     if (new_length > task_size() || new_addr > task_size() - new_length)
       return fail(refuse(Cause::beyond_task_size, new_addr, new_length, task_size()));
     if (addr + old_length > new_addr && new_addr + new_length > addr)
       return fail(refuse(Cause::overlap, addr, new_addr));
-    return {new_addr, move_to(addr, old_length, new_length, flags, new_addr)};
   }
+  if (fixed) return {new_addr, move_to(addr, old_length, new_length, flags, new_addr)};
   const Vma* vma = vmas.find(addr);
   if (!vma) return fail(refuse(Cause::not_mapped, addr));
   if (new_length < old_length) {
     send(unmap_range(addr + new_length, addr + old_length));
     return {addr, {}};
   }
+  // Nothing to do is no error, whatever the range covers. (mremap_at: MREMAP_NO_RESIZE)
+  if (new_length == old_length && !keep) return {addr, {}};
   if (old_length > vma->end - addr) return fail(refuse(Cause::crosses_vma, addr, old_length));
   Result<u64> out;
-  out.error = expand_or_move(addr, old_length, new_length, flags, out.value);
+  const u64 hint = keep ? new_addr : 0;
+  out.error = expand_or_move(addr, old_length, new_length, flags, hint, out.value);
   return out;
 }
 

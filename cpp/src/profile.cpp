@@ -67,6 +67,7 @@ Profile uffd_wp_v2() {
   p.kernel = "v5.12 with the whole v2 series (27 April 2021)";
   p.wp_splits_file_pmd = true;
   p.uffd_features = 0x7ff;
+  p.wp_file_feature = 1 << 10;
   p.wp_file_backed = true;
   return p;
 }
@@ -97,6 +98,7 @@ Profile v6_1() {
   p.writenotify_uffd_wp = true;
   p.manual_write_upgrade = true;
   p.uffd_features = 0x1fff;
+  p.wp_file_feature = 1 << 12;
   p.minor_shmem = true;
   p.wp_file_backed = true;
   p.wp_one_vma = true;

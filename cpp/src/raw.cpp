@@ -75,14 +75,13 @@ Error AddressSpace::set_entry(u64 addr, Level level, u64 value) {
   }
   const Pfn pfn = (value & PTE_PFN_MASK) >> PAGE_SHIFT;
   const bool points = tables.kind(value, level) == EntryKind::table;
-  if (points && !(machine->frames.owns(pfn) && machine->frames.level(pfn) == level - 1))
-    return {Cause::entry_not_a_frame, call, value, pfn};
+  if (points && !machine->frames.owns(pfn)) return {Cause::entry_not_a_frame, call, value, pfn};
   if (tables.kind(*found, level) == EntryKind::table) {
     // Flags of a table entry may change; the table itself stays where it hangs.
     if (!points || tables.below(value) != tables.below(*found))
       return {Cause::entry_not_none, call, u64(level), addr, *found};
   } else if (points) {
-    return {Cause::entry_not_a_frame, call, value, pfn};  // every table hangs in one place only
+    return {Cause::entry_wrong_frame, call, value, pfn};  // every table hangs in one place only
   }
   *found = value;
   return {};
@@ -182,8 +181,10 @@ u64 AddressSpace::adopt_entry(const Vma& vma, u64 addr, u64 entry, u8 facts) {
     if (facts & LOAD_ZERO) return pfn_pte(ZERO_PFN, (entry & ~PTE_PFN_MASK) | _PAGE_SPECIAL);
     return entry & _PAGE_SPECIAL ? entry : adopt_page(vma, addr, entry, facts);
   }
-  if (is_swap_pte(entry) && profile().swp_kind(entry) == SwpKind::swap && !profile().is_marker(entry))
+  if (is_swap_pte(entry) && profile().swp_kind(entry) == SwpKind::swap && !profile().is_marker(entry)) {
+    anon_vma_prepare(vma);  // what was swapped out was anonymous
     return adopt_swap(entry);
+  }
   if (const Pfn pfn = mapped_page(profile(), entry); pfn != NO_PAGE) machine->map_page(pfn);
   return entry;
 }

@@ -45,6 +45,7 @@ SwpKind migration_kind(const Profile& p, u64 pte, const Page& page) {
 void Machine::reclaim_page(Pfn pfn) {
   Page& page = pages.at(pfn);
   const bool anonymous = page.anon();
+  if (!anonymous && page.file == NO_FILE) return;  // a driver's page is on no LRU list
   bool dirty = page.dirty();
   rmap_walk(*this, pfn, [&](AddressSpace&, const Vma&, u64, u64* pte) {
     dirty |= maps(*pte, pfn) && profile.pte_dirty(*pte);
@@ -62,6 +63,7 @@ void Machine::reclaim_page(Pfn pfn) {
            (profile.swp_exclusive && page.anon_exclusive() ? _PAGE_SWP_EXCLUSIVE : 0);
     dup_slot(slot);
   });
+  if (page.mapcount > page.elsewhere) return;  // stored raw, where no reverse map leads: it stays
   if (anonymous) {
     if (discard) {
       free_if_unused(pfn);

@@ -24,7 +24,7 @@ Error check_areas(const Vma& src, const Vma& dst, UffdId id) {
   if (!(src.flags & VM_WRITE)) return fail(Cause::wrong_backing, src);
   if (!src.anonymous()) return fail(Cause::wrong_backing, src);
   if (!dst.anonymous()) return fail(Cause::wrong_backing, dst);
-  if (dst.uffd != id) return fail(Cause::not_registered_einval, dst);
+  if (dst.uffd != id) return fail(Cause::not_registered_here, dst);
   return {};
 }
 

@@ -266,6 +266,7 @@ AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRe
   message.flags = (request.write ? UFFD_PAGEFAULT_FLAG_WRITE : 0) |
                   (reason == VM_UFFD_WP ? UFFD_PAGEFAULT_FLAG_WP : 0) |
                   (reason == VM_UFFD_MINOR ? UFFD_PAGEFAULT_FLAG_MINOR : 0);
+  if (ctx.features & UFFD_FEATURE_THREAD_ID) message.thread = request.thread;
   pending[page] = {.address = page, .write = request.write, .uffd = vma.uffd, .message = message};
   send(vma.uffd, message);
   return Fault::blocked;

@@ -206,7 +206,10 @@ def parse(names: type[enum.IntEnum] | type[enum.IntFlag], value: int | str, argu
     if not isinstance(value, str):
         return _word(value, argument)
     word = 0
-    for name in filter(None, value.replace(" ", "").split("|")):
+    wanted = list(filter(None, value.replace(" ", "").split("|")))
+    if len(wanted) > 1 and not issubclass(names, enum.Flag):
+        raise InvalidArgument(f"{argument} {value!r} joins {len(wanted)} values; give one of them")
+    for name in wanted:
         member = names.__members__.get(name.upper()) if name.islower() else None
         if member is None:
             known = ", ".join(member.lower() for member in names.__members__)

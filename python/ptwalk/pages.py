@@ -7,16 +7,13 @@ space of the machine, as the kernel's reverse map does.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidArgument
 from .space import Space
-
-if TYPE_CHECKING:
-    pass
 
 
 class Outcome(enum.IntEnum):
@@ -95,7 +92,7 @@ class Pages(Space):
         ------
         InvalidArgument
             For addresses that are no integers, lengths that differ, or an address outside user
-            memory; `done` accesses before it were made.
+            memory; the accesses before it were made.
         """
         at = np.asarray(addrs)
         if at.ndim != 1 or (at.size and at.dtype.kind not in "ui"):

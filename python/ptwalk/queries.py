@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _core
 from .errors import InvalidArgument, KernelError
 from .flags import PageIs, PmScan, parse
 from .space import Space
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ._core import PendingFault
 
 U64 = npt.NDArray[np.uint64]
+_MARKER_GUARD = 4  # PTE_MARKER_GUARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,7 @@ class Queries(Space):
         inverted: int | str = 0,
         mask: int | str = 0,
         anyof: int | str = 0,
-        returned: int | str = (1 << 64) - 1,
+        returned: int | str | None = None,
         max_pages: int = 0,
         vec_len: int = 0,
     ) -> ScanResult:
@@ -316,7 +318,7 @@ class Queries(Space):
             parse(PageIs, inverted, "inverted"),
             parse(PageIs, mask, "mask"),
             parse(PageIs, anyof, "anyof"),
-            parse(PageIs, returned, "returned"),
+            self._categories() if returned is None else parse(PageIs, returned, "returned"),
         ]
         try:
             found = self._core.pagemap_scan(start, length, [*words, max_pages, vec_len])
@@ -325,6 +327,12 @@ class Queries(Space):
                 error.done = _scan_result(error.done)
             raise
         return _scan_result(found)
+
+    def _categories(self) -> int:
+        """Return the categories that this kernel reports: GUARD where it has guard markers."""
+        info = _core.profile_info(self.machine.profile, self.machine.config)
+        guard = bool(info["marker_mask"] & _MARKER_GUARD)
+        return sum(category for category in PageIs if guard or category is not PageIs.GUARD)
 
     def validate(self) -> list[str]:
         """Return every invariant that does not hold, in words; empty when all do."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 from .errors import InvalidArgument, KernelError
 from .files import File
-from .flags import Madv, Map, MmCp, Mremap, UffdFeature, parse, parse_prot
+from .flags import Madv, Map, MmCp, Mremap, parse, parse_prot
 from .space import Space
+from .uffd_features import feature_word, refused_features
 from .userfaultfd import Userfaultfd
 from .vma import Vma, part_of, vma_from_core
 
@@ -296,14 +297,16 @@ class SystemCalls(Space):
             whose other calls then fail as the kernel's would.
         """
         try:
-            word = parse(UffdFeature, features, "features")
+            word = feature_word(self.machine, features)
             number = self._core.userfaultfd(word, user_mode_only)
         except KernelError as error:
-            error.done = Userfaultfd(self, error.done)
-            raise
+            open_one = Userfaultfd(self, error.done)
+            raise KernelError(
+                errno.EINVAL, refused_features(self.machine, features), open_one
+            ) from None
         return Userfaultfd(self, number)
 
-    def access(self, addr: int, *, write: bool) -> AccessResult:
+    def access(self, addr: int, *, write: bool, thread: int = 0) -> AccessResult:
         """Load from or store to an address as the CPU does, with the faults that it takes.
 
         *Models* mm/memory.c:handle_mm_fault and what it calls (v6.18), and
@@ -315,6 +318,8 @@ class SystemCalls(Space):
             Address in bytes.
         write : bool
             Whether it is a store.
+        thread : int
+            Which thread accesses; told to handlers that asked for THREAD_ID (`UffdMsg.ptid`).
 
         Returns
         -------
@@ -327,7 +332,7 @@ class SystemCalls(Space):
         InvalidArgument
             For an address that is no integer or lies outside user memory.
         """
-        return self._core.access(addr, write)
+        return self._core.access(addr, write, thread)
 
     def kernel_access(self, addr: int, *, write: bool) -> AccessResult:
         """Access an address from kernel mode, as read(2) and write(2) do with a user buffer.

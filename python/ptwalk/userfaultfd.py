@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ._core import ProtectResult
     from .space import Space
+from .uffd_features import feature_names
 
 __all__ = ["UffdMsg", "Userfaultfd"]
 
@@ -67,7 +68,7 @@ class Userfaultfd:
     @property
     def features(self) -> UffdFeature:
         """The features that were agreed on."""
-        return UffdFeature(self._mm._core.uffd_features(self._number))
+        return feature_names(self._mm.machine, self._mm._core.uffd_features(self._number))
 
     @property
     def closed(self) -> bool:

@@ -6,6 +6,7 @@ Models the fields of struct vm_area_struct that /proc/PID/maps and smaps show, a
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -115,12 +116,12 @@ def vma_from_core(machine: Machine, fields: CoreVma) -> Vma:
 
 def page_align_down(addr: int) -> int:
     """Return the start of the page that holds `addr`."""
-    return addr & -PAGE_SIZE
+    return operator.index(addr) & -PAGE_SIZE  # numpy's uint64 has no negative mask
 
 
 def page_align(addr: int) -> int:
     """Return `addr` rounded up to a page, as the kernel's PAGE_ALIGN does."""
-    return page_align_down(addr + PAGE_SIZE - 1)
+    return page_align_down(operator.index(addr) + PAGE_SIZE - 1)
 
 
 def part_of(vma: Vma, start: int, length: int) -> Vma:

@@ -71,7 +71,7 @@ struct ScanRange {
   u64 start = 0, end = 0, categories = 0;
 };
 struct ScanArgs {
-  u64 flags = 0, inverted = 0, mask = 0, anyof = 0, returned = ~0ull;
+  u64 flags = 0, inverted = 0, mask = 0, anyof = 0, returned = 0;
   u64 max_pages = 0, vec_len = 0;  ///< 0: no limit
 };
 struct ScanResult {
@@ -123,11 +123,13 @@ class AddressSpace {
   Result<u64> mremap(u64 old_addr, u64 old_len, u64 new_len, u32 flags, u64 new_addr);
 
   // fork.cpp
+  /// fork(2); nullptr where the child's tables cannot be allocated (ENOMEM).
   std::shared_ptr<AddressSpace> fork();
 
   // fault.cpp
   /// One load or store of the CPU at `addr`, with the faults that it takes.
-  Result<AccessResult> access(u64 addr, bool write);
+  /// `thread` is told to handlers that asked for THREAD_ID.
+  Result<AccessResult> access(u64 addr, bool write, u32 thread = 0);
   /// Accesses one after another, as `write` says of each; how many were made. Stops at an address
   /// that is no user memory or lies in a huge page, with the error.
   Result<u64> access_many(std::span<const u64> addrs, std::span<const u8> write,
@@ -212,15 +214,16 @@ class AddressSpace {
   /// Moves part of one VMA and its entries; the REMAP message is sent, UNMAP messages are handed back.
   /// (move_vma, mm/mremap.c, v6.18)
   Error move_vma(const Move& move, std::vector<UnmapEvents>& unmapped);
-  void move_page_tables(const Vma& source, const Move& move, bool clear_uffd);
+  /// Moves the entries; false where a table cannot be allocated, and then nothing has moved.
+  bool move_page_tables(const Vma& source, const Move& move, bool clear_uffd);
   Error move_to(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 new_addr);
-  Error expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags, u64& result);
+  Error expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 hint, u64& result);
 
   // fork.cpp
   using Contexts = std::vector<std::pair<UffdId, UffdId>>;  ///< the parent's and the child's
   UffdId dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId parent);
   Vma dup_vma(AddressSpace& child, Contexts& made, const Vma& vma);
-  void copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied);
+  bool copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied);
 
   // reclaim.cpp
   [[nodiscard]] std::vector<Pfn> mapped_pages(u64 start, u64 length) const;
@@ -238,6 +241,7 @@ class AddressSpace {
     bool write = false;
     bool kernel = false;  ///< taken in kernel mode
     bool nowait = false;  ///< FAULT_FLAG_ALLOW_RETRY is missing: a fault that would wait fails
+    u32 thread = 0;
   };
   /// One pass of the kernel's fault handler. (handle_mm_fault, mm/memory.c, v6.18)
   Fault handle_mm_fault(const FaultRequest& request);

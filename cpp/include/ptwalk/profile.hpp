@@ -102,6 +102,7 @@ struct Profile {
 
   // fs/userfaultfd.c, mm/userfaultfd.c
   u64 uffd_features = 0;             ///< reply of UFFDIO_API
+  u64 wp_file_feature = 0;           ///< UFFD_FEATURE_WP_HUGETLBFS_SHMEM, another bit in v2
   bool wp_file_backed = false;       ///< WP may be registered on shmem and hugetlb
   bool minor_shmem = false;          ///< 5.13 on: MINOR on shmem
   bool wp_one_vma = false;           ///< WRITEPROTECT: one VMA holds the whole range

@@ -46,7 +46,7 @@ struct ProtectResult {
   u64 pages = 0;           ///< the kernel's return value; 0 with an error
   u64 none_to_marker = 0;
   u64 marker_to_none = 0;
-  u64 present = 0;         ///< present entries visited, changed or not
+  u64 present = 0;         ///< present entries counted, changed or not; NUMA skips are not
   u64 swap = 0;            ///< swap-format entries changed
   u64 huge = 0;            ///< huge leaves changed whole
   u64 none_skipped = 0;    ///< pages that a wr-protect left none, tables or not

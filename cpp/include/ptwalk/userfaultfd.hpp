@@ -42,6 +42,7 @@ struct UffdMsg {
   u64 to = 0;       ///< remap: to; remove, unmap: end
   u64 length = 0;   ///< remap
   UffdId child = NO_UFFD;  ///< fork: the child's context
+  u32 thread = 0;          ///< page fault: the thread that waits, with THREAD_ID
 };
 
 class AddressSpace;
