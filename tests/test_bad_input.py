@@ -175,7 +175,7 @@ KERNEL: list[tuple[int, str, Call]] = [
     ),
     (errno.EBADF, r"neither a file nor MAP_ANON", lambda mm: mm.mmap(None, PAGE, "rw-", "shared")),
     (errno.EINVAL, r"advice 0x63 does not exist", lambda mm: mm.madvise(BASE, PAGE, 99)),
-    (errno.EINVAL, r"features 0x.* hold bits", lambda mm: mm.userfaultfd(1 << 40)),
+    (errno.EINVAL, r"features 0x.* hold 0x", lambda mm: mm.userfaultfd(1 << 40)),
     (errno.EINVAL, r"REGISTER: start .*not page", lambda mm: uffd_of(mm).register(1, PAGE, "wp")),
     (errno.EINVAL, r"REGISTER: mode 0x0", lambda mm: uffd_of(mm).register(BASE, PAGE, 0)),
     (errno.EINVAL, r"REGISTER: no VMA lies", lambda mm: uffd_of(mm).register(1 << 20, PAGE, "wp")),
