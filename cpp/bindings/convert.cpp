@@ -15,118 +15,112 @@ constexpr std::array<const char*, 6> LEVEL_NAMES{"", "pte", "pmd", "pud", "p4d",
 py::object error_class(const char* name) { return py::module_::import("ptwalk.errors").attr(name); }
 
 [[noreturn]] void raise_instance(const py::object& instance) {
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(instance.ptr())), instance.ptr());
-    throw py::error_already_set();
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(instance.ptr())), instance.ptr());
+  throw py::error_already_set();
 }
 
 [[noreturn]] void raise_level(py::handle value, int levels) {
-    raise_invalid("level " + shown(value) + " is not a level; use 'pte', 'pmd', 'pud', " +
-                  (levels == 5 ? "'p4d', " : "") + "'pgd' or 1 to " + std::to_string(levels));
+  raise_invalid("level " + shown(value) + " is not a level; use 'pte', 'pmd', 'pud', " +
+                (levels == 5 ? "'p4d', " : "") + "'pgd' or 1 to " + std::to_string(levels));
 }
 
-} // namespace
+}  // namespace
 
 std::string hex16(u64 value) {
-    std::array<char, 19> text;
-    std::snprintf(text.data(), text.size(), "0x%016llx", static_cast<unsigned long long>(value));
-    return text.data();
+  std::array<char, 19> text;
+  std::snprintf(text.data(), text.size(), "0x%016llx", static_cast<unsigned long long>(value));
+  return text.data();
 }
 
 const char* level_name(Level level, int levels) {
-    return level == levels ? "pgd" : LEVEL_NAMES[static_cast<std::size_t>(level)];
+  return level == levels ? "pgd" : LEVEL_NAMES[static_cast<std::size_t>(level)];
 }
 
 void raise_invalid(const std::string& text) {
-    raise_instance(error_class("InvalidArgument")(text));
+  raise_instance(error_class("InvalidArgument")(text));
 }
 
 void raise(const Error& error, const py::object& done) {
-    const int number = errno_of(error.cause);
-    if (number == 0)
-        raise_invalid(describe(error));
-    raise_instance(error_class("KernelError")(number, describe(error), done));
+  const int number = errno_of(error.cause);
+  if (number == 0) raise_invalid(describe(error));
+  raise_instance(error_class("KernelError")(number, describe(error), done));
 }
 
 std::string shown(py::handle value) {
-    try {
-        std::string text = py::repr(value);
-        if (text.size() <= LONGEST_REPR)
-            return text;
-    } catch (const py::error_already_set&) {
-        // int.__repr__ refuses very long integers; the type is enough
-    }
-    return std::string("(a long ") + Py_TYPE(value.ptr())->tp_name + ")";
+  try {
+    std::string text = py::repr(value);
+    if (text.size() <= LONGEST_REPR) return text;
+  } catch (const py::error_already_set&) {
+    // int.__repr__ refuses very long integers; the type is enough
+  }
+  return std::string("(a long ") + Py_TYPE(value.ptr())->tp_name + ")";
 }
 
 u64 word(py::handle value, const char* name) {
-    py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
-    if (!index) {
-        PyErr_Clear();
-        raise_invalid(std::string(name) + " " + shown(value) +
-                      " is not an integer; pass an int from 0 to 2**64 - 1");
-    }
-    const u64 result = PyLong_AsUnsignedLongLong(index.ptr());
-    if (result == ~0ull && PyErr_Occurred()) {
-        PyErr_Clear();
-        raise_invalid(std::string(name) + " " + shown(value) +
-                      " is not an unsigned 64-bit integer; pass an int from 0 to 2**64 - 1");
-    }
-    return result;
+  py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    raise_invalid(std::string(name) + " " + shown(value) +
+                  " is not an integer; pass an int from 0 to 2**64 - 1");
+  }
+  const u64 result = PyLong_AsUnsignedLongLong(index.ptr());
+  if (result == ~0ull && PyErr_Occurred()) {
+    PyErr_Clear();
+    raise_invalid(std::string(name) + " " + shown(value) +
+                  " is not an unsigned 64-bit integer; pass an int from 0 to 2**64 - 1");
+  }
+  return result;
 }
 
 u32 word32(py::handle value, const char* name) {
-    const u64 result = word(value, name);
-    if (result > 0x7fffffff) {
-        raise_invalid(std::string(name) + " " + shown(value) +
-                      " does not fit the system call's int; pass an int from 0 to 2**31 - 1");
-    }
-    return static_cast<u32>(result);
+  const u64 result = word(value, name);
+  if (result > 0x7fffffff) {
+    raise_invalid(std::string(name) + " " + shown(value) +
+                  " does not fit the system call's int; pass an int from 0 to 2**31 - 1");
+  }
+  return static_cast<u32>(result);
 }
 
 Level level_of(py::handle value, int levels) {
-    Level level = 0;
-    if (PyUnicode_Check(value.ptr())) {
-        const auto name = value.cast<std::string>();
-        for (std::size_t i = 1; i < LEVEL_NAMES.size(); ++i) {
-            if (name == LEVEL_NAMES[i])
-                level = static_cast<Level>(i);
-        }
-        if (level == 5)
-            level = levels;
-    } else {
-        const u64 number = word(value, "level");
-        level = number <= 5 ? static_cast<Level>(number) : 0;
+  Level level = 0;
+  if (PyUnicode_Check(value.ptr())) {
+    const auto name = value.cast<std::string>();
+    for (std::size_t i = 1; i < LEVEL_NAMES.size(); ++i) {
+      if (name == LEVEL_NAMES[i]) level = static_cast<Level>(i);
     }
-    if (level < PTE_LEVEL || level > levels)
-        raise_level(value, levels);
-    return level;
+    if (level == 5) level = levels;
+  } else {
+    const u64 number = word(value, "level");
+    level = number <= 5 ? static_cast<Level>(number) : 0;
+  }
+  if (level < PTE_LEVEL || level > levels) raise_level(value, levels);
+  return level;
 }
 
 void check_range(const char* call, u64 start, u64 length, u64 limit) {
-    const std::string prefix = std::string(call) + ": ";
-    if (!is_aligned(start, PAGE_SIZE)) {
-        raise_invalid(prefix + "start " + hex16(start) +
-                      " is not page aligned (4096); round down with ptwalk.page_align_down");
-    }
-    if (!is_aligned(length, PAGE_SIZE)) {
-        raise_invalid(
-            prefix + "length " + hex16(length) +
-            " is not a multiple of the page size (4096); round up with ptwalk.page_align");
-    }
-    if (start > limit || length > limit - start) {
-        raise_invalid(prefix + "start " + hex16(start) + " and length " + hex16(length) +
-                      " reach beyond the user address space, which ends at " + hex16(limit) +
-                      "; shorten the range");
-    }
+  const std::string prefix = std::string(call) + ": ";
+  if (!is_aligned(start, PAGE_SIZE)) {
+    raise_invalid(prefix + "start " + hex16(start) +
+                  " is not page aligned (4096); round down with ptwalk.page_align_down");
+  }
+  if (!is_aligned(length, PAGE_SIZE)) {
+    raise_invalid(prefix + "length " + hex16(length) +
+                  " is not a multiple of the page size (4096); round up with ptwalk.page_align");
+  }
+  if (start > limit || length > limit - start) {
+    raise_invalid(prefix + "start " + hex16(start) + " and length " + hex16(length) +
+                  " reach beyond the user address space, which ends at " + hex16(limit) +
+                  "; shorten the range");
+  }
 }
 
 bool is_packed(const py::array& array) {
-    constexpr int aligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    return array.ndim() == 1 && (array.flags() & py::array::c_style) && (array.flags() & aligned);
+  constexpr int aligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  return array.ndim() == 1 && (array.flags() & py::array::c_style) && (array.flags() & aligned);
 }
 
 py::object done_or_none(const Error& error, const py::object& done) {
-    switch (error.cause) {
+  switch (error.cause) {
     case Cause::start_unaligned:
     case Cause::length_unaligned:
     case Cause::length_zero:
@@ -143,41 +137,40 @@ py::object done_or_none(const Error& error, const py::object& done) {
     case Cause::api_missing:
     case Cause::bad_scan: return py::none();
     default: return done;
-    }
+  }
 }
 
 namespace {
 
 const char* vma_kind_name(VmaKind kind) {
-    switch (kind) {
+  switch (kind) {
     case VmaKind::anon: return "anon";
     case VmaKind::shmem: return "shmem";
     case VmaKind::regular: return "regular";
     case VmaKind::hugetlb: return "hugetlb";
     case VmaKind::dax: return "dax";
     case VmaKind::other: return "other";
-    }
-    return "unknown";
+  }
+  return "unknown";
 }
 
-} // namespace
+}  // namespace
 
 std::optional<NamedVma> named_vma(const AddressSpace& mm, u64 addr) {
-    const Vma* vma = mm.vmas.find(addr);
-    if (vma == nullptr)
-        return std::nullopt;
-    return NamedVma{*vma, mm.names[vma->name]};
+  const Vma* vma = mm.vmas.find(addr);
+  if (vma == nullptr) return std::nullopt;
+  return NamedVma{*vma, mm.names[vma->name]};
 }
 
 py::tuple vma_tuple(const NamedVma& named) {
-    const Vma& v = named.vma;
-    return py::make_tuple(v.start, v.end, v.flags, v.page_prot, v.pgoff, v.file, v.uffd,
-                          vma_kind_name(v.kind), named.name);
+  const Vma& v = named.vma;
+  return py::make_tuple(v.start, v.end, v.flags, v.page_prot, v.pgoff, v.file, v.uffd,
+                        vma_kind_name(v.kind), named.name);
 }
 
 BoundProtectResult finish_protect(Result<ProtectResult>&& result, int levels) {
-    return finish_counted(
-        Result<BoundProtectResult>{{std::move(result.value), levels}, result.error});
+  return finish_counted(
+      Result<BoundProtectResult>{{std::move(result.value), levels}, result.error});
 }
 
-} // namespace ptwalk::bindings
+}  // namespace ptwalk::bindings

@@ -27,44 +27,44 @@ inline constexpr u64 WHOLE_SPACE = ~0ull;
 /// long work, so `work` must not touch Python objects.
 template <class Work>
 auto locked(Machine& machine, u64 bytes, Work&& work) {
-    std::optional<py::gil_scoped_release> released;
-    std::unique_lock lock(machine.mutex, std::defer_lock); // unlocked before the GIL is taken again
-    if (bytes > LONG_WORK || !lock.try_lock()) {
-        released.emplace();
-        lock.lock();
-    }
-    return work();
+  std::optional<py::gil_scoped_release> released;
+  std::unique_lock lock(machine.mutex, std::defer_lock);  // unlocked before the GIL is taken again
+  if (bytes > LONG_WORK || !lock.try_lock()) {
+    released.emplace();
+    lock.lock();
+  }
+  return work();
 }
 
 /// An address space as Python holds it; the last holder destroys it under the machine's lock.
 struct Space {
-    explicit Space(std::shared_ptr<AddressSpace> space) : mm(std::move(space)) {}
-    Space(const Space&) = delete;
-    Space& operator=(const Space&) = delete;
-    ~Space() {
-        const std::shared_ptr<Machine> machine = mm->machine;
-        locked(*machine, WHOLE_SPACE, [this] { mm.reset(); });
-    }
-    template <class Work>
-    auto call(u64 bytes, Work&& work) const {
-        return locked(*mm->machine, bytes, std::forward<Work>(work));
-    }
-    [[nodiscard]] int levels() const { return mm->machine->levels; }
-    /// End of the user half: one page above TASK_SIZE, so that raw stores reach every user entry.
-    [[nodiscard]] u64 user_end() const { return task_size(levels()) + PAGE_SIZE; }
+  explicit Space(std::shared_ptr<AddressSpace> space) : mm(std::move(space)) {}
+  Space(const Space&) = delete;
+  Space& operator=(const Space&) = delete;
+  ~Space() {
+    const std::shared_ptr<Machine> machine = mm->machine;
+    locked(*machine, WHOLE_SPACE, [this] { mm.reset(); });
+  }
+  template <class Work>
+  auto call(u64 bytes, Work&& work) const {
+    return locked(*mm->machine, bytes, std::forward<Work>(work));
+  }
+  [[nodiscard]] int levels() const { return mm->machine->levels; }
+  /// End of the user half: one page above TASK_SIZE, so that raw stores reach every user entry.
+  [[nodiscard]] u64 user_end() const { return task_size(levels()) + PAGE_SIZE; }
 
-    std::shared_ptr<AddressSpace> mm;
+  std::shared_ptr<AddressSpace> mm;
 };
 
 /// A ProtectResult with the number of levels, which decides what the top level is called.
 struct BoundProtectResult : ProtectResult {
-    int levels = 4;
+  int levels = 4;
 };
 
 /// A copy of a VMA and its name, for use without the lock.
 struct NamedVma {
-    Vma vma;
-    std::string name;
+  Vma vma;
+  std::string name;
 };
 /// The VMA that holds `addr`.
 std::optional<NamedVma> named_vma(const AddressSpace& mm, u64 addr);
@@ -96,24 +96,21 @@ void check_range(const char* call, u64 start, u64 length, u64 limit);
 bool is_packed(const py::array& array);
 
 inline void finish(const Error& error) {
-    if (error)
-        raise(error);
+  if (error) raise(error);
 }
 /// The result so far, or None for a cause that is found before anything is done.
 py::object done_or_none(const Error& error, const py::object& done);
 
 template <class T>
 T finish(Result<T>&& result) {
-    if (!result.ok())
-        raise(result.error);
-    return std::move(result.value);
+  if (!result.ok()) raise(result.error);
+  return std::move(result.value);
 }
 /// The same for a call that may stop half-way: its value is then the `done` of the error.
 template <class T>
 T finish_counted(Result<T>&& result) {
-    if (!result.ok())
-        raise(result.error, done_or_none(result.error, py::cast(result.value)));
-    return std::move(result.value);
+  if (!result.ok()) raise(result.error, done_or_none(result.error, py::cast(result.value)));
+  return std::move(result.value);
 }
 BoundProtectResult finish_protect(Result<ProtectResult>&& result, int levels);
 
@@ -128,4 +125,4 @@ void register_queries(SpaceClass& space);
 void register_raw(SpaceClass& space);
 void register_pages(SpaceClass& space);
 
-} // namespace ptwalk::bindings
+}  // namespace ptwalk::bindings

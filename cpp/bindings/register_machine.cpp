@@ -11,31 +11,30 @@ using MachinePtr = std::shared_ptr<Machine>;
 
 /// The profile of that name with `config` applied; InvalidArgument for unknown names.
 Profile make_profile(const std::string& name, const py::dict& config) {
-    const Profile* found = find_profile(name);
-    if (found == nullptr) {
-        std::string known;
-        for (const Profile& p : profiles())
-            known += (known.empty() ? "" : ", ") + std::string(p.name);
-        raise_invalid("profile " + shown(py::str(name)) + " is not known; use one of " + known);
+  const Profile* found = find_profile(name);
+  if (found == nullptr) {
+    std::string known;
+    for (const Profile& p : profiles()) known += (known.empty() ? "" : ", ") + std::string(p.name);
+    raise_invalid("profile " + shown(py::str(name)) + " is not known; use one of " + known);
+  }
+  Profile profile = *found;
+  for (const auto& [key, value] : config) {
+    const bool is_name = PyUnicode_Check(key.ptr());
+    if (!PyBool_Check(value.ptr())) {
+      raise_invalid("config " + shown(key) + " is " + shown(value) + "; use True or False");
     }
-    Profile profile = *found;
-    for (const auto& [key, value] : config) {
-        const bool is_name = PyUnicode_Check(key.ptr());
-        if (!PyBool_Check(value.ptr())) {
-            raise_invalid("config " + shown(key) + " is " + shown(value) + "; use True or False");
-        }
-        if (!is_name || !set_config(profile, key.cast<std::string>(), value.cast<bool>())) {
-            std::string known;
-            for (const std::string_view o : config_options())
-                known += (known.empty() ? "" : ", ") + std::string(o);
-            raise_invalid("config option " + shown(key) + " is not known; use one of " + known);
-        }
+    if (!is_name || !set_config(profile, key.cast<std::string>(), value.cast<bool>())) {
+      std::string known;
+      for (const std::string_view o : config_options())
+        known += (known.empty() ? "" : ", ") + std::string(o);
+      raise_invalid("config option " + shown(key) + " is not known; use one of " + known);
     }
-    return profile;
+  }
+  return profile;
 }
 
 const char* swp_kind_name(SwpKind kind) {
-    switch (kind) {
+  switch (kind) {
     case SwpKind::swap: return "swap";
     case SwpKind::hwpoison: return "hwpoison";
     case SwpKind::migration_read: return "migration_read";
@@ -47,157 +46,153 @@ const char* swp_kind_name(SwpKind kind) {
     case SwpKind::device_exclusive_write: return "device_exclusive_write";
     case SwpKind::pte_marker: return "pte_marker";
     case SwpKind::swapin_error: return "swapin_error";
-    }
-    return "unknown";
+  }
+  return "unknown";
 }
 
 const char* marker_format_name(MarkerFormat format) {
-    switch (format) {
+  switch (format) {
     case MarkerFormat::none: return "none";
     case MarkerFormat::special_pte: return "special_pte";
     case MarkerFormat::swap_type: return "swap_type";
-    }
-    return "unknown";
+  }
+  return "unknown";
 }
 
 py::dict config_dict(const Profile& profile) {
-    py::dict config;
-    for (const std::string_view option : config_options()) {
-        bool value = false;
-        get_config(profile, option, value);
-        config[py::str(option)] = value;
-    }
-    return config;
+  py::dict config;
+  for (const std::string_view option : config_options()) {
+    bool value = false;
+    get_config(profile, option, value);
+    config[py::str(option)] = value;
+  }
+  return config;
 }
 
 /// What decoding an entry needs to know about a profile.
 py::dict profile_info(const std::string& name, const py::dict& config) {
-    const Profile profile = make_profile(name, config);
-    py::list kinds;
-    for (const SwpKind kind : profile.swp_kinds)
-        kinds.append(swp_kind_name(kind));
-    py::dict info;
-    info["name"] = profile.name;
-    info["kernel"] = profile.kernel;
-    info["config"] = config_dict(profile);
-    info["swp_kinds"] = kinds;
-    info["marker_format"] = marker_format_name(profile.marker_format);
-    info["marker_mask"] = profile.marker_mask;
-    info["saved_dirty_bit"] = profile.saved_dirty_bit;
-    info["devmap_bit"] = profile.devmap_bit;
-    info["soft_dirty_bit"] = profile.soft_dirty_bit();
-    info["swp_soft_dirty_bit"] = profile.swp_soft_dirty_bit();
-    info["swp_exclusive"] = profile.swp_exclusive;
-    info["uffd_features"] = profile.uffd_features;
-    info["wp_file_feature"] = profile.wp_file_feature;
-    info["levels"] = py::make_tuple("pte", "pmd", "pud", "p4d", "pgd");
-    return info;
+  const Profile profile = make_profile(name, config);
+  py::list kinds;
+  for (const SwpKind kind : profile.swp_kinds) kinds.append(swp_kind_name(kind));
+  py::dict info;
+  info["name"] = profile.name;
+  info["kernel"] = profile.kernel;
+  info["config"] = config_dict(profile);
+  info["swp_kinds"] = kinds;
+  info["marker_format"] = marker_format_name(profile.marker_format);
+  info["marker_mask"] = profile.marker_mask;
+  info["saved_dirty_bit"] = profile.saved_dirty_bit;
+  info["devmap_bit"] = profile.devmap_bit;
+  info["soft_dirty_bit"] = profile.soft_dirty_bit();
+  info["swp_soft_dirty_bit"] = profile.swp_soft_dirty_bit();
+  info["swp_exclusive"] = profile.swp_exclusive;
+  info["uffd_features"] = profile.uffd_features;
+  info["wp_file_feature"] = profile.wp_file_feature;
+  info["levels"] = py::make_tuple("pte", "pmd", "pud", "p4d", "pgd");
+  return info;
 }
 
 template <class T>
 py::tuple names_of(std::span<const T> all) {
-    py::tuple names(all.size());
-    for (std::size_t i = 0; i < all.size(); ++i)
-        names[i] = py::str(all[i].name);
-    return names;
+  py::tuple names(all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) names[i] = py::str(all[i].name);
+  return names;
 }
 
 MachinePtr make_machine(const std::string& profile, const py::dict& config, py::handle levels) {
-    const u64 n = word(levels, "levels");
-    if (n != 4 && n != 5) {
-        raise_invalid("levels " + shown(levels) +
-                      " is not 4 or 5; x86-64 walks 4 levels, or 5 with la57");
-    }
-    return std::make_shared<Machine>(make_profile(profile, config), static_cast<int>(n));
+  const u64 n = word(levels, "levels");
+  if (n != 4 && n != 5) {
+    raise_invalid("levels " + shown(levels) +
+                  " is not 4 or 5; x86-64 walks 4 levels, or 5 with la57");
+  }
+  return std::make_shared<Machine>(make_profile(profile, config), static_cast<int>(n));
 }
 
 /// Refuses ranges of a file that overflow; pages are whole, so bytes need no alignment.
 void check_file_range(const char* call, u64 offset, u64 length) {
-    constexpr u64 limit = (1ull << 63) - 1; // loff_t
-    if (offset > limit || length > limit - offset) {
-        raise_invalid(std::string(call) + ": offset " + hex16(offset) + " and length " +
-                      hex16(length) +
-                      " reach beyond 2**63 - 1, the largest file; shorten the range");
-    }
+  constexpr u64 limit = (1ull << 63) - 1;  // loff_t
+  if (offset > limit || length > limit - offset) {
+    raise_invalid(std::string(call) + ": offset " + hex16(offset) + " and length " + hex16(length) +
+                  " reach beyond 2**63 - 1, the largest file; shorten the range");
+  }
 }
 
 py::array_t<u64> file_cached_pages(Machine& machine, FileId id) {
-    std::vector<u64> pages;
-    locked(machine, 0, [&] {
-        for (const auto& [index, entry] : machine.files[static_cast<std::size_t>(id)].cache) {
-            if (!entry.swapped())
-                pages.push_back(index);
-        }
-    });
-    return py::array_t<u64>(static_cast<py::ssize_t>(pages.size()), pages.data());
+  std::vector<u64> pages;
+  locked(machine, 0, [&] {
+    for (const auto& [index, entry] : machine.files[static_cast<std::size_t>(id)].cache) {
+      if (!entry.swapped()) pages.push_back(index);
+    }
+  });
+  return py::array_t<u64>(static_cast<py::ssize_t>(pages.size()), pages.data());
 }
 
 u64 file_size(py::handle size) {
-    const u64 bytes = word(size, "size");
-    check_file_range("file", 0, bytes);
-    return bytes;
+  const u64 bytes = word(size, "size");
+  check_file_range("file", 0, bytes);
+  return bytes;
 }
 
 FileId create_file(Machine& machine, const std::string& kind, u64 bytes, bool writable) {
-    const FileKind which = kind == "regular" ? FileKind::regular : FileKind::shmem;
-    return locked(machine, 0, [&] { return machine.create_file(which, bytes, writable); });
+  const FileKind which = kind == "regular" ? FileKind::regular : FileKind::shmem;
+  return locked(machine, 0, [&] { return machine.create_file(which, bytes, writable); });
 }
 
 /// (kind, size in bytes, writable) of a file.
 py::tuple file_info(Machine& machine, FileId id) {
-    const File file = locked(machine, 0, [&] {
-        const File& f = machine.files[static_cast<std::size_t>(id)];
-        return File{f.kind, f.writable, f.size, {}};
-    });
-    const char* kind = file.kind == FileKind::regular ? "regular"
-                       : file.kind == FileKind::dax   ? "dax"
-                                                      : "shmem";
-    return py::make_tuple(kind, file.size, file.writable);
+  const File file = locked(machine, 0, [&] {
+    const File& f = machine.files[static_cast<std::size_t>(id)];
+    return File{f.kind, f.writable, f.size, {}};
+  });
+  const char* kind = file.kind == FileKind::regular ? "regular"
+                     : file.kind == FileKind::dax   ? "dax"
+                                                    : "shmem";
+  return py::make_tuple(kind, file.size, file.writable);
 }
 
-} // namespace
+}  // namespace
 
 void register_profiles(py::module_& m) {
-    m.def("kernels", [] { return names_of(kernels()); }, "Names of the leaf kernels that can run.");
-    m.def("profiles", [] { return names_of(profiles()); }, "Names of all profiles, oldest first.");
-    m.def("profile_info", profile_info, py::arg("name"), py::arg("config"),
-          "What decoding an entry needs to know about a profile.");
+  m.def("kernels", [] { return names_of(kernels()); }, "Names of the leaf kernels that can run.");
+  m.def("profiles", [] { return names_of(profiles()); }, "Names of all profiles, oldest first.");
+  m.def("profile_info", profile_info, py::arg("name"), py::arg("config"),
+        "What decoding an entry needs to know about a profile.");
 }
 
 void register_machine(py::module_& m) {
-    m.def("file_size", file_size, "A size in bytes that a file may have, or InvalidArgument.");
-    py::class_<Machine, MachinePtr>(m, "Machine")
-        .def(py::init(&make_machine))
-        .def_property_readonly("profile", [](const Machine& s) { return s.profile.name; })
-        .def_property_readonly("kernel", [](const Machine& s) { return s.profile.kernel; })
-        .def_property_readonly("levels", [](const Machine& s) { return s.levels; })
-        .def_property_readonly("config", [](const Machine& s) { return config_dict(s.profile); })
-        .def("create_file", create_file)
-        .def("file_info", file_info)
-        .def("file_cached_pages", file_cached_pages)
-        .def("file_read",
-             [](Machine& s, FileId id, py::handle offset, py::handle length) {
-                 const u64 o = word(offset, "offset"), n = word(length, "length");
-                 check_file_range("read", o, n);
-                 locked(s, n, [&] { s.file_read(id, o, n); });
-             })
-        .def("file_write",
-             [](Machine& s, FileId id, py::handle offset, py::handle length) {
-                 const u64 o = word(offset, "offset"), n = word(length, "length");
-                 check_file_range("write", o, n);
-                 locked(s, n, [&] { s.file_write(id, o, n); });
-             })
-        .def("file_truncate",
-             [](Machine& s, FileId id, py::handle size) {
-                 const u64 n = word(size, "size");
-                 check_file_range("truncate", 0, n);
-                 locked(s, n, [&] { s.file_truncate(id, n); });
-             })
-        .def("file_punch_hole", [](Machine& s, FileId id, py::handle offset, py::handle length) {
-            const u64 o = word(offset, "offset"), n = word(length, "length");
-            check_file_range("punch_hole", o, n);
-            locked(s, n, [&] { s.file_punch_hole(id, o, n); });
-        });
+  m.def("file_size", file_size, "A size in bytes that a file may have, or InvalidArgument.");
+  py::class_<Machine, MachinePtr>(m, "Machine")
+      .def(py::init(&make_machine))
+      .def_property_readonly("profile", [](const Machine& s) { return s.profile.name; })
+      .def_property_readonly("kernel", [](const Machine& s) { return s.profile.kernel; })
+      .def_property_readonly("levels", [](const Machine& s) { return s.levels; })
+      .def_property_readonly("config", [](const Machine& s) { return config_dict(s.profile); })
+      .def("create_file", create_file)
+      .def("file_info", file_info)
+      .def("file_cached_pages", file_cached_pages)
+      .def("file_read",
+           [](Machine& s, FileId id, py::handle offset, py::handle length) {
+             const u64 o = word(offset, "offset"), n = word(length, "length");
+             check_file_range("read", o, n);
+             locked(s, n, [&] { s.file_read(id, o, n); });
+           })
+      .def("file_write",
+           [](Machine& s, FileId id, py::handle offset, py::handle length) {
+             const u64 o = word(offset, "offset"), n = word(length, "length");
+             check_file_range("write", o, n);
+             locked(s, n, [&] { s.file_write(id, o, n); });
+           })
+      .def("file_truncate",
+           [](Machine& s, FileId id, py::handle size) {
+             const u64 n = word(size, "size");
+             check_file_range("truncate", 0, n);
+             locked(s, n, [&] { s.file_truncate(id, n); });
+           })
+      .def("file_punch_hole", [](Machine& s, FileId id, py::handle offset, py::handle length) {
+        const u64 o = word(offset, "offset"), n = word(length, "length");
+        check_file_range("punch_hole", o, n);
+        locked(s, n, [&] { s.file_punch_hole(id, o, n); });
+      });
 }
 
-} // namespace ptwalk::bindings
+}  // namespace ptwalk::bindings

@@ -1,5 +1,5 @@
-// The errno and the text of every cause: one row each. In a text, {a} {b} {c} are 16-digit addresses,
-// {A} {B} {C} short hex numbers, {vma} is the range a-b with the permissions of c.
+// The errno and the text of every cause: one row each. In a text, {a} {b} {c} are 16-digit
+// addresses, {A} {B} {C} short hex numbers, {vma} is the range a-b with the permissions of c.
 #include "ptwalk/error.hpp"
 
 #include <cerrno>
@@ -24,10 +24,12 @@ constexpr Row ROWS[] = {
      "address {a} is not page aligned (4096); round down with ptwalk.page_align_down"},
     {Cause::entry_level, 0, "level {A} does not exist with {B} paging levels; use pte … pgd"},
     {Cause::entry_not_a_frame, 0,
-     "entry {a} would point to frame {B}, which is no page-table frame of this machine; make a table "
+     "entry {a} would point to frame {B}, which is no page-table frame of this machine; make a "
+     "table "
      "with alloc_table()"},
     {Cause::entry_wrong_frame, 0,
-     "entry {a} would point to table frame {B}, which is of another level or hangs elsewhere already; "
+     "entry {a} would point to table frame {B}, which is of another level or hangs elsewhere "
+     "already; "
      "make a table with alloc_table()"},
     {Cause::entry_no_table, 0,
      "no table of level {A} maps {b}; make the tables above it with alloc_table()"},
@@ -40,10 +42,12 @@ constexpr Row ROWS[] = {
      "address {a} is not canonical user memory (it ends at {b} with {C} paging levels)"},
     {Cause::range_unaligned, 0,
      "range {a}-{b} is not page aligned (4096); round down with ptwalk.page_align_down"},
-    {Cause::range_backwards, 0, "range {a}-{b} is empty or ends before it starts; start must be < end"},
+    {Cause::range_backwards, 0,
+     "range {a}-{b} is empty or ends before it starts; start must be < end"},
     {Cause::both_wp_and_resolve, 0,
      "cp_flags {A} hold both MM_CP_UFFD_WP and MM_CP_UFFD_WP_RESOLVE; a request is one of the two"},
-    {Cause::unknown_cp_flag, 0, "cp_flags {A} hold a bit that is no MM_CP_ flag; use ptwalk.MM_CP_*"},
+    {Cause::unknown_cp_flag, 0,
+     "cp_flags {A} hold a bit that is no MM_CP_ flag; use ptwalk.MM_CP_*"},
     {Cause::vma_missing, 0, "no VMA holds {a}; map it with mmap() first"},
     {Cause::huge_fault, 0,
      "{a} lies in a huge page, whose faults are not modelled; see docs/fidelity.md"},
@@ -66,9 +70,11 @@ constexpr Row ROWS[] = {
      "offset {A} with length {B} lies beyond 2**63 - 1, the largest file; give a smaller one"},
     {Cause::address_taken, EEXIST,
      "{a}-{b} overlaps a mapping and MAP_FIXED_NOREPLACE was given; munmap it or use MAP_FIXED"},
-    {Cause::no_space, ENOMEM, "no gap of length {A} is left in the address space; munmap something"},
+    {Cause::no_space, ENOMEM,
+     "no gap of length {A} is left in the address space; munmap something"},
     {Cause::bad_flags, EINVAL,
-     "flags {A} are not a valid combination; give exactly one of shared and private, and known flags"},
+     "flags {A} are not a valid combination; give exactly one of shared and private, and known "
+     "flags"},
     {Cause::bad_mremap_flags, EINVAL,
      "flags {A} are not valid; MREMAP_FIXED and MREMAP_DONTUNMAP need MREMAP_MAYMOVE"},
     {Cause::bad_prot, EINVAL, "prot {A} has bits other than PROT_READ, PROT_WRITE and PROT_EXEC"},
@@ -78,11 +84,13 @@ constexpr Row ROWS[] = {
     {Cause::no_vma_einval, EINVAL, "no VMA lies in {a}-{b}; mmap it first"},
     {Cause::may_not, EACCES,
      "VMA {vma} may not get that access (its VM_MAY* flags lack it); map the file for it"},
-    {Cause::map_count, ENOMEM, "more than 65530 VMAs (vm.max_map_count) would be needed; unmap some"},
+    {Cause::map_count, ENOMEM,
+     "more than 65530 VMAs (vm.max_map_count) would be needed; unmap some"},
     {Cause::file_not_writable, EACCES,
      "a shared writable mapping needs a file opened for writing; map it private or read-only"},
     {Cause::not_registered, ENOENT,
-     "VMA {vma} is not registered with this userfaultfd; call uffd.register({a}, {length}, …) first"},
+     "VMA {vma} is not registered with this userfaultfd; call uffd.register({a}, {length}, …) "
+     "first"},
     {Cause::not_registered_wp, ENOENT,
      "VMA {vma} is not registered for wp; call uffd.register({a}, {length}, \"wp\") first"},
     {Cause::not_registered_einval, EINVAL,
@@ -91,19 +99,23 @@ constexpr Row ROWS[] = {
      "VMA {vma} is not registered with this userfaultfd; register it here first"},
     {Cause::wp_not_registered_einval, EINVAL,
      "VMA {vma} is not registered for wp, so mode WP is refused; register it with \"wp\""},
-    {Cause::unknown_ioctl, EINVAL, "this kernel does not know the ioctl (POISON came in v6.6, MOVE in v6.8); use a later profile"},
+    {Cause::unknown_ioctl, EINVAL,
+     "this kernel does not know the ioctl (POISON came in v6.6, MOVE in v6.8); use a later "
+     "profile"},
     {Cause::no_pagemap_scan, ENOTTY, "this kernel has no PAGEMAP_SCAN (v6.7); use a later profile"},
     {Cause::one_vma_rule, ENOENT,
      "{a}-{b} is not inside one VMA, which this kernel asks for; call once per VMA"},
     {Cause::wrong_backing, EINVAL,
-     "VMA {vma} has a backing or access rights that this kernel refuses here; shmem and hugetlb take wp from v5.19 on"},
+     "VMA {vma} has a backing or access rights that this kernel refuses here; shmem and hugetlb "
+     "take wp from v5.19 on"},
     {Cause::huge_unaligned, EINVAL,
      "{a} with length {B} is not a multiple of the huge page size; align both"},
     {Cause::no_may_write, EPERM,
      "VMA {vma} lacks VM_MAYWRITE, which a registration needs; map the file writable"},
     {Cause::owned_by_other, EBUSY,
      "VMA {vma} is registered with another userfaultfd; unregister it there first"},
-    {Cause::bad_mode, EINVAL, "mode {A} holds a bit that this call lacks, none, or two that exclude each other"},
+    {Cause::bad_mode, EINVAL,
+     "mode {A} holds a bit that this call lacks, none, or two that exclude each other"},
     {Cause::mmap_changing, EAGAIN,
      "a fork, remap, remove or unmap event is not read yet; call uffd.read() first"},
     {Cause::closed, EBADF, "the userfaultfd is closed; open another with mm.userfaultfd()"},
@@ -114,7 +126,8 @@ constexpr Row ROWS[] = {
     {Cause::entry_exists, EEXIST, "{a} already has an entry ({b}); zap it first"},
     {Cause::entry_missing, ENOENT, "{a} has no page to take; touch it first"},
     {Cause::entry_busy, EBUSY, "the page at {a} is shared or pinned; only an exclusive page moves"},
-    {Cause::entry_migrating, EAGAIN, "the page at {a} is being migrated; finish that and call again"},
+    {Cause::entry_migrating, EAGAIN,
+     "the page at {a} is being migrated; finish that and call again"},
     {Cause::entry_special, EFAULT, "{a} holds {b}, an entry that cannot be used here"},
     {Cause::page_not_cached, EFAULT, "{a} is not in the page cache; write the file's page first"},
     {Cause::locked_vma, EINVAL, "VMA {vma} is locked or special, which this advice refuses"},
@@ -125,7 +138,8 @@ constexpr Row ROWS[] = {
      "{a}-{b} holds wr-protected file pages, which the kernel zaps and finds again without end; "
      "resolve them first"},
     {Cause::wraps, EINVAL, "range of length {B} from {a} wraps; shorten it"},
-    {Cause::page_fault_failed, EFAULT, "the page at {a} cannot be faulted in (signal {B}, code {C})"},
+    {Cause::page_fault_failed, EFAULT,
+     "the page at {a} cannot be faulted in (signal {B}, code {C})"},
     {Cause::page_poisoned, EHWPOISON, "the page at {a} is poisoned (signal {B}, code {C})"},
     {Cause::gup_refused, EINVAL,
      "VMA {vma} does not allow the access that would bring its pages in; mprotect it first"},
@@ -134,12 +148,14 @@ constexpr Row ROWS[] = {
     {Cause::would_block, EAGAIN,
      "the page at {a} waits for its userfaultfd handler; resolve the fault and call again"},
     {Cause::overlap, EINVAL, "the ranges at {a} and {b} overlap; give disjoint ones"},
-    {Cause::resized_old, EINVAL, "old length {A} and new length {B} are not valid with these flags"},
+    {Cause::resized_old, EINVAL,
+     "old length {A} and new length {B} are not valid with these flags"},
     {Cause::not_mapped, EFAULT, "nothing is mapped at {a}; give the start of a mapping"},
     {Cause::crosses_vma, EFAULT,
      "{B} bytes from {a} are not in one VMA, which this kernel asks for here; move each by itself"},
     {Cause::bad_scan, EINVAL,
-     "flags or categories {A} hold bits that this kernel lacks; use ptwalk.PAGE_IS_* and PM_SCAN_*"},
+     "flags or categories {A} hold bits that this kernel lacks; use ptwalk.PAGE_IS_* and "
+     "PM_SCAN_*"},
     {Cause::not_wp_async, EPERM,
      "VMA {vma} is not registered with WP_ASYNC; PM_SCAN_WP_MATCHING needs that"},
     {Cause::partial, EAGAIN, "stopped after {A} bytes; call again for the rest"},

@@ -1,6 +1,7 @@
 // One access: what the CPU does by itself, when it faults, and which part of the handler answers.
 // Models arch/x86/mm/fault.c:do_user_addr_fault and mm/memory.c:handle_mm_fault, handle_pte_fault,
-// do_wp_page, do_numa_page (v6.18). Faults on huge leaves, stack growth and retries are not modelled.
+// do_wp_page, do_numa_page (v6.18). Faults on huge leaves, stack growth and retries are not
+// modelled.
 #include "ptwalk/fault.hpp"
 
 #include <algorithm>
@@ -9,7 +10,8 @@ namespace ptwalk {
 namespace {
 
 constexpr int SIGBUS_NO = 7, SIGKILL_NO = 9, SIGSEGV_NO = 11;
-constexpr int SEGV_MAPERR_CODE = 1, SEGV_ACCERR_CODE = 2, BUS_ADRERR_CODE = 2, BUS_MCEERR_AR_CODE = 4;
+constexpr int SEGV_MAPERR_CODE = 1, SEGV_ACCERR_CODE = 2, BUS_ADRERR_CODE = 2,
+              BUS_MCEERR_AR_CODE = 4;
 
 /// A load or store that the MMU completes: sets A, and D for a store.
 bool cpu_access(const PageTable& tables, u64 addr, bool write) {
@@ -48,8 +50,7 @@ Fault do_numa_page(FaultContext& vmf) {
 
 Fault handle_pte_fault(FaultContext& vmf) {
   const Profile& p = vmf.profile();
-  if (pte_none(vmf.old))
-    return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
+  if (pte_none(vmf.old)) return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
   if (!pte_present(vmf.old)) return do_swap_page(vmf);
   if (pte_protnone(vmf.old) && (vmf.vma.flags & VM_ACCESS_FLAGS)) return do_numa_page(vmf);
   u64 entry = vmf.old;
@@ -94,7 +95,8 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
   AccessResult& result = out.value;
   result.address = request.addr;
   if (request.addr >= task_size()) {
-    out.error = {Cause::entry_not_canonical, "access", request.addr, task_size(), u64(tables.levels())};
+    out.error = {Cause::entry_not_canonical, "access", request.addr, task_size(),
+                 u64(tables.levels())};
     return out;
   }
   const auto entry = [&] {
@@ -150,7 +152,8 @@ Result<u64> AddressSpace::access_many(std::span<const u64> addrs, std::span<cons
     const auto one = touch({addrs[i], write[i] != 0});
     if (!one.ok()) return {i, one.error};
     const AccessResult& done = one.value;
-    out[i] = {done.before, done.after, u8(done.outcome), u8(done.signal.signo), u8(done.signal.code)};
+    out[i] = {done.before, done.after, u8(done.outcome), u8(done.signal.signo),
+              u8(done.signal.code)};
   }
   return {addrs.size(), {}};
 }
@@ -176,14 +179,14 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
     if (!vma) return fail(Cause::hole, addr);
     if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, addr))
       return fail(Cause::huge_fault, addr);
-    if (!(vma->flags & allowed))
-      return fail(Cause::gup_refused, vma->start, vma->end, vma->flags);
+    if (!(vma->flags & allowed)) return fail(Cause::gup_refused, vma->start, vma->end, vma->flags);
     for (;;) {
       // follow_page_pte(): an entry that allows the access is left alone.
       const u64* pte = tables.find(addr, PTE_LEVEL);
       if (pte && (*pte & need) == need) break;
       const Fault fault = handle_mm_fault({addr, how.write, true, how.nowait});
-      if (fault == Fault::blocked || fault == Fault::migrating) return fail(Cause::would_block, addr);
+      if (fault == Fault::blocked || fault == Fault::migrating)
+        return fail(Cause::would_block, addr);
       if (fault == Fault::done) continue;
       if (fault == Fault::oom) return fail(Cause::table_alloc_failed, addr);
       const Signal signal = signal_of(fault, profile().config);

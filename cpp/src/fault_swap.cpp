@@ -1,6 +1,7 @@
-// Faults on swap-format entries and on read-only present ones: markers, swap-in, copy on write. Models
-// mm/memory.c:do_swap_page, handle_pte_marker, do_wp_page, wp_page_copy (v6.18) and v5.12's reuse rule.
-// Swap readahead and writeback are not modelled; device pages end in SIGBUS instead of migrating back.
+// Faults on swap-format entries and on read-only present ones: markers, swap-in, copy on write.
+// Models mm/memory.c:do_swap_page, handle_pte_marker, do_wp_page, wp_page_copy (v6.18) and v5.12's
+// reuse rule. Swap readahead and writeback are not modelled; device pages end in SIGBUS instead of
+// migrating back.
 #include "ptwalk/fault.hpp"
 
 namespace ptwalk {
@@ -38,8 +39,8 @@ bool swapin_may_write(const FaultContext& vmf, u64 entry) {
   if (!(vmf.vma.flags & VM_WRITE)) return false;
   if (!p.swapin_arms_first) return vmf.request.write;
   const bool tracked = vmf.vma.uffd_wp() && (entry & _PAGE_UFFD_WP);
-  const bool soft_dirty_fault = p.config.mem_soft_dirty && !(vmf.vma.flags & VM_SOFTDIRTY) &&
-                                !(entry & _PAGE_SOFT_DIRTY);
+  const bool soft_dirty_fault =
+      p.config.mem_soft_dirty && !(vmf.vma.flags & VM_SOFTDIRTY) && !(entry & _PAGE_SOFT_DIRTY);
   return !tracked && !soft_dirty_fault;
 }
 
@@ -104,9 +105,9 @@ bool can_reuse_anon(Machine& machine, Pfn pfn) {
   if (!page || !page->anon() || (page->flags & PG_ksm)) return false;
   if (page->anon_exclusive()) return true;
   // v5.12 counts the swap cache as another user; later kernels try to drop it first.
-  const bool alone = machine.profile.anon_exclusive ? page->mapcount == 1 && machine.free_swap(pfn)
-                                                    : page->mapcount == 1 &&
-                                                          !(page->flags & PG_swapcache);
+  const bool alone = machine.profile.anon_exclusive
+                         ? page->mapcount == 1 && machine.free_swap(pfn)
+                         : page->mapcount == 1 && !(page->flags & PG_swapcache);
   return alone;
 }
 

@@ -1,7 +1,8 @@
 // fork(2): the child's VMAs, which page tables are copied, and what the copy changes on both sides.
-// Models kernel/fork.c:dup_mmap, mm/memory.c:copy_page_range, copy_present_ptes, copy_nonpresent_pte and
-// fs/userfaultfd.c:dup_userfaultfd (v5.12 with the v2 series, v6.1 to v6.18). Huge pages are copied as
-// small entries are not: their PMD is left to be faulted; pinned pages and hugetlb are not modelled.
+// Models kernel/fork.c:dup_mmap, mm/memory.c:copy_page_range, copy_present_ptes,
+// copy_nonpresent_pte and fs/userfaultfd.c:dup_userfaultfd (v5.12 with the v2 series, v6.1 to
+// v6.18). Huge pages are copied as small entries are not: their PMD is left to be faulted; pinned
+// pages and hugetlb are not modelled.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
@@ -125,8 +126,7 @@ std::shared_ptr<AddressSpace> AddressSpace::fork() {
     if (vma.flags & VM_DONTCOPY) continue;
     const Vma copied = dup_vma(*child, made, vma);
     child->vmas.insert(copied);
-    const bool needed = vma.anon_vma ||
-                        (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
+    const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
                         (profile().fork_copies_wp_vma && copied.uffd_wp());
     if (!needed || (vma.flags & VM_WIPEONFORK)) continue;
     if (!copy_page_range(*child, vma, copied)) return nullptr;

@@ -58,7 +58,8 @@ u64 Machine::slot_of(Pfn pfn) {
 }
 
 void Machine::put_slot(u64 slot) {
-  if (slot >= swap.size() || swap[slot].count == 0) return;  // a raw entry that names no slot of ours
+  if (slot >= swap.size() || swap[slot].count == 0)
+    return;  // a raw entry that names no slot of ours
   if (--swap[slot].count) return;
   const Pfn cached = swap[slot].cached;
   if (!cached)

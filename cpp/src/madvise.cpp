@@ -1,6 +1,6 @@
-// madvise(2). Models mm/madvise.c:do_madvise and the advices that change page-table entries (v6.18);
-// advice that only tunes readahead, huge pages, KSM or dumps is checked and, where it has one, sets its
-// VMA flag. MADV_COLLAPSE and memory-failure injection are not modelled.
+// madvise(2). Models mm/madvise.c:do_madvise and the advices that change page-table entries
+// (v6.18); advice that only tunes readahead, huge pages, KSM or dumps is checked and, where it has
+// one, sets its VMA flag. MADV_COLLAPSE and memory-failure injection are not modelled.
 #include <algorithm>
 #include <iterator>
 
@@ -13,9 +13,9 @@ namespace {
 /// One advice on one VMA piece.
 struct Advice {
   AddressSpace& mm;
-  Range range;                        ///< of the VMA
+  Range range;  ///< of the VMA
   int advice;
-  const std::vector<u64>* victims;    ///< pages that reclaim may take; nullptr: any
+  const std::vector<u64>* victims;  ///< pages that reclaim may take; nullptr: any
 
   [[nodiscard]] const Vma& vma() const { return *mm.vmas.find(range.start); }
   [[nodiscard]] Error fail(Cause cause) const {
@@ -54,8 +54,9 @@ Error dontneed(const Advice& a) {
 
 /// madvise_free_pte_range(): pages stay until reclaim wants them, clean and old.
 Error free_lazily(const Advice& a) {
+  if (a.vma().flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) return a.fail(Cause::locked_vma);
+  send_remove(a);  // madvise_dontneed_free() tells before the advice is judged
   if (!a.vma().anonymous()) return a.fail(Cause::bad_advice);
-  if (a.vma().flags & VM_LOCKED) return a.fail(Cause::locked_vma);
   Machine& machine = *a.mm.machine;
   const Profile& p = machine.profile;
   a.for_each_pte([&](u64, u64* pte) {

@@ -1,5 +1,6 @@
-// mlock(2) and munlock(2): the VM_LOCKED flag VMA by VMA, then the pages. Models mm/mlock.c:do_mlock and
-// apply_vma_lock_flags (v6.18). RLIMIT_MEMLOCK, mlock2's MLOCK_ONFAULT and the LRU are not modelled.
+// mlock(2) and munlock(2): the VM_LOCKED flag VMA by VMA, then the pages. Models
+// mm/mlock.c:do_mlock and apply_vma_lock_flags (v6.18). RLIMIT_MEMLOCK, mlock2's MLOCK_ONFAULT and
+// the LRU are not modelled.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"

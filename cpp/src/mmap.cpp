@@ -1,6 +1,7 @@
 // mmap(2) and munmap(2): the checks, the place, the VMA, and what goes when a range goes. Models
-// mm/mmap.c:do_mmap, mm/vma.c:do_vmi_munmap and mm/memory.c:free_pgtables (v6.18). The commit limit,
-// RLIMIT_AS and stack growth are not modelled; addresses are picked top down without a random offset.
+// mm/mmap.c:do_mmap, mm/vma.c:do_vmi_munmap and mm/memory.c:free_pgtables (v6.18). The commit
+// limit, RLIMIT_AS and stack growth are not modelled; addresses are picked top down without a
+// random offset.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
@@ -11,7 +12,8 @@ namespace {
 constexpr u64 MAX_LFS_FILESIZE = ~0ull >> 1;
 constexpr std::size_t MAX_MAP_COUNT = 65530;  // vm.max_map_count
 constexpr u32 KNOWN_FLAGS = MAP_SHARED_ | MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_ | MAP_LOCKED_ |
-                            MAP_NORESERVE_ | MAP_POPULATE_ | MAP_FIXED_NOREPLACE_ | 0x20000 /*STACK*/;
+                            MAP_NORESERVE_ | MAP_POPULATE_ | MAP_FIXED_NOREPLACE_ |
+                            0x20000 /*STACK*/;
 
 VmaKind kind_of(FileKind kind) {
   switch (kind) {
@@ -59,8 +61,6 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
   };
   if (!is_aligned(offset, PAGE_SIZE)) return fail(Cause::offset_unaligned, offset);
   if (!length) return fail(Cause::length_zero);
-  if (offset > MAX_LFS_FILESIZE || length > MAX_LFS_FILESIZE - offset)
-    return fail(Cause::offset_overflow, offset, length);
   const u32 type = flags & (MAP_SHARED_ | MAP_PRIVATE_);
   if (type == 0 || type == (MAP_SHARED_ | MAP_PRIVATE_) || (flags & ~KNOWN_FLAGS))
     return fail(Cause::bad_flags, flags);
@@ -86,6 +86,9 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
   if (flags & MAP_ANONYMOUS_) file = NO_FILE;
   const File* backing = file == NO_FILE ? nullptr : &machine->files[u64(file)];
   if (!backing && !(flags & MAP_ANONYMOUS_)) return fail(Cause::bad_flags, flags);
+  // file_mmap_ok(): of anonymous memory nobody asks the offset.
+  if (backing && (offset > MAX_LFS_FILESIZE || length > MAX_LFS_FILESIZE - offset))
+    return fail(Cause::offset_overflow, offset, length);
   if (backing && (flags & MAP_SHARED_) && (prot & PROT_WRITE_) && !backing->writable)
     return fail(Cause::file_not_writable);
   if (split_would_exceed(addr, addr + length)) return fail(Cause::map_count);

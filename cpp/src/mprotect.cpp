@@ -85,7 +85,8 @@ Result<ProtectResult> AddressSpace::change_protection(u64 start, u64 end, u64 ne
   };
   if (start >= end) return fail(Cause::range_backwards, start, end);
   if (!is_aligned(start | end, PAGE_SIZE)) return fail(Cause::range_unaligned, start, end);
-  if (end > task_size()) return fail(Cause::entry_not_canonical, end, task_size(), u64(tables.levels()));
+  if (end > task_size())
+    return fail(Cause::entry_not_canonical, end, task_size(), u64(tables.levels()));
   if (cp_flags & ~KNOWN) return fail(Cause::unknown_cp_flag, cp_flags);
   if ((cp_flags & MM_CP_UFFD_WP_ALL) == MM_CP_UFFD_WP_ALL)
     return fail(Cause::both_wp_and_resolve, cp_flags);

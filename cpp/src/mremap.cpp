@@ -40,7 +40,8 @@ bool can_align_down(const VmaList& vmas, const Vma& vma, u64 start) {
 template <class Visit>
 bool for_each_part(const PageTable& tables, u64 from, u64 to, u64 end, Visit visit) {
   for (u64 part; from < end; from += part, to += part) {
-    part = std::min({end - from, PMD_SIZE - (from & (PMD_SIZE - 1)), PMD_SIZE - (to & (PMD_SIZE - 1))});
+    part = std::min(
+        {end - from, PMD_SIZE - (from & (PMD_SIZE - 1)), PMD_SIZE - (to & (PMD_SIZE - 1))});
     const u64* const pmd = tables.find(from, PMD_LEVEL);
     if (!pmd || tables.kind(*pmd, PMD_LEVEL) != EntryKind::table) continue;
     if (!visit(from, to, part)) return false;
@@ -97,8 +98,8 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   Vma moved = source;
   moved.start = move.to;
   moved.end = move.to + move.to_length;
-  moved.pgoff = source.anonymous() && !source.anon_vma ? move.to >> PAGE_SHIFT
-                                                       : source.index_of(move.from);
+  moved.pgoff =
+      source.anonymous() && !source.anon_vma ? move.to >> PAGE_SHIFT : source.index_of(move.from);
   vmas.merge(vmas.insert(moved), p);
   if (!move_page_tables(source, move, clear_uffd)) {
     (void)unmap_range(moved.start, moved.end);
@@ -115,7 +116,9 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
     unmapped.push_back(unmap_range(move.from, move.from + move.from_length));
   }
   if (follows)
-    send(source.uffd, {.event = UffdEvent::remap, .address = move.from, .to = move.to,
+    send(source.uffd, {.event = UffdEvent::remap,
+                       .address = move.from,
+                       .to = move.to,
                        .length = move.told_length});
   if ((source.flags & VM_LOCKED) && move.to_length > move.from_length)
     (void)populate_locked(move.to + move.from_length, move.to + move.to_length, false);
@@ -142,9 +145,8 @@ Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32
   if (!place) return refuse(Cause::no_space, new_length);
   result = place;
   std::vector<UnmapEvents> unmapped;
-  const Error error =
-      move_vma({addr, old_length, place, new_length, old_length, bool(flags & MREMAP_DONTUNMAP_)},
-               unmapped);
+  const Error error = move_vma(
+      {addr, old_length, place, new_length, old_length, bool(flags & MREMAP_DONTUNMAP_)}, unmapped);
   for (const UnmapEvents& events : unmapped) send(events);
   return error;
 }
@@ -206,7 +208,8 @@ Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 f
                                  u64 new_addr) {
   const auto fail = [](const Error& e) { return Result<u64>{0, e}; };
   const bool fixed = flags & MREMAP_FIXED_, keep = flags & MREMAP_DONTUNMAP_;
-  if ((flags & ~7u) || (fixed && !(flags & MREMAP_MAYMOVE_))) return fail(refuse(Cause::bad_mremap_flags, flags));
+  if ((flags & ~7u) || (fixed && !(flags & MREMAP_MAYMOVE_)))
+    return fail(refuse(Cause::bad_mremap_flags, flags));
   if (keep && (!(flags & MREMAP_MAYMOVE_) || old_length != new_length))
     return fail(refuse(Cause::resized_old, old_length, new_length));
   if (!is_aligned(addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, addr));

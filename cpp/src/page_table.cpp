@@ -112,7 +112,8 @@ void PageTable::free_pte_table(u64* pmd) {
 }
 
 void PageTable::free_all() {
-  // One past the last user address of 4 levels may wrap at the top entry: bound by the root's reach.
+  // One past the last user address of 4 levels may wrap at the top entry: bound by the root's
+  // reach.
   const u64 reach = levels_ == 5 ? 1ull << 57 : 1ull << 48;
   free_range(0, reach, 0, reach);
   frames_->free(root_);

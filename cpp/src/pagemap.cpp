@@ -92,8 +92,8 @@ class Scan {
       if (args_.flags & PM_SCAN_WP_MATCHING) return {};
     }
     if (vma.flags & VM_PFNMAP) return {};
-    vma_categories_ = (wp_async ? PAGE_IS_WPALLOWED : 0) |
-                      (vma.flags & VM_SOFTDIRTY ? PAGE_IS_SOFT_DIRTY : 0);
+    vma_categories_ =
+        (wp_async ? PAGE_IS_WPALLOWED : 0) | (vma.flags & VM_SOFTDIRTY ? PAGE_IS_SOFT_DIRTY : 0);
     const u64 required = args_.mask & PAGE_IS_WPALLOWED;
     if (((vma_categories_ ^ args_.inverted) & required) != required) return {};
     for (u64 addr = start; addr < end && !full_;) addr = step(vma, addr, end);
@@ -118,13 +118,16 @@ class Scan {
       const u64 next = std::min(end, align_down(addr, size) + size);
       const bool leaf = mm_.tables.kind(*at.entry, at.level) == EntryKind::leaf;
       // An absent table reads as written memory only where it may be wr-protected.
-      u64 categories = vma_categories_ | (vma_categories_ & PAGE_IS_WPALLOWED ? PAGE_IS_WRITTEN : 0);
+      u64 categories =
+          vma_categories_ | (vma_categories_ & PAGE_IS_WPALLOWED ? PAGE_IS_WRITTEN : 0);
       if (leaf)
-        categories = vma_categories_ | PAGE_IS_HUGE | (pmd_present(*at.entry) ? PAGE_IS_PRESENT : PAGE_IS_SWAPPED) |
-                      (armed(mm_.profile(), *at.entry) ? 0 : PAGE_IS_WRITTEN);
+        categories = vma_categories_ | PAGE_IS_HUGE |
+                     (pmd_present(*at.entry) ? PAGE_IS_PRESENT : PAGE_IS_SWAPPED) |
+                     (armed(mm_.profile(), *at.entry) ? 0 : PAGE_IS_WRITTEN);
       if (!interesting(categories)) return next;
       const u64 stop = output(categories, addr, next);
-      if (args_.flags & PM_SCAN_WP_MATCHING) (void)mm_.uffd_wp_range(vma, addr, stop, true);
+      if (stop != addr && (args_.flags & PM_SCAN_WP_MATCHING))
+        (void)mm_.uffd_wp_range(vma, addr, stop, true);
       return stop;
     }
     const u64 categories = vma_categories_ | page_categories(*mm_.machine, *at.entry);
@@ -145,27 +148,28 @@ class Scan {
       *pte = p.make_marker(PTE_MARKER_UFFD_WP);
   }
 
-  /// Adds [start, end) to the answer, up to max_pages and vec_len; returns how far it got.
+  /// Adds [start, end) to the answer, up to max_pages and vec_len; returns how far it got. A limit
+  /// that is just reached ends the walk at the next match only. (pagemap_scan_output)
   u64 output(u64 categories, u64 start, u64 end) {
-    if (args_.max_pages) end = std::min(end, start + ((args_.max_pages - found_) << PAGE_SHIFT));
+    u64 nr = (end - start) >> PAGE_SHIFT;
+    if (args_.max_pages) nr = std::min(nr, args_.max_pages - found_);
+    auto& ranges = result.ranges;
     const u64 reported = categories & args_.returned;
-    if (!result.ranges.empty() && result.ranges.back().end == start &&
-        result.ranges.back().categories == reported) {
-      result.ranges.back().end = end;
-    } else {
-      if (args_.vec_len && result.ranges.size() == args_.vec_len) {
-        full_ = true;
-        result.walk_end = start;
-        return start;
-      }
-      result.ranges.push_back({start, end, reported});
-    }
-    found_ += (end - start) >> PAGE_SHIFT;
-    if (args_.max_pages && found_ == args_.max_pages) {
+    const bool extends =
+        !ranges.empty() && ranges.back().end == start && ranges.back().categories == reported;
+    if (!extends && args_.vec_len && ranges.size() == args_.vec_len) nr = 0;
+    const u64 stop = start + (nr << PAGE_SHIFT);
+    if (stop != end) {
       full_ = true;
-      result.walk_end = end;
+      result.walk_end = stop;
     }
-    return end;
+    if (stop == start) return start;
+    if (extends)
+      ranges.back().end = stop;
+    else
+      ranges.push_back({start, stop, reported});
+    found_ += nr;
+    return stop;
   }
 
   AddressSpace& mm_;
@@ -210,10 +214,12 @@ Result<ScanResult> AddressSpace::pagemap_scan(u64 start, u64 length, const ScanA
   u64 known = PAGE_IS_GUARD - 1;
   if (profile().marker_mask & PTE_MARKER_GUARD) known |= PAGE_IS_GUARD;
   const u64 asked = args.inverted | args.mask | args.anyof;
-  if ((asked & ~known) || (args.returned & ~known)) return fail(Cause::bad_scan, asked | args.returned);
+  if ((asked & ~known) || (args.returned & ~known))
+    return fail(Cause::bad_scan, asked | args.returned);
   if (!is_aligned(start, PAGE_SIZE)) return fail(Cause::start_unaligned, start);
   const u64 end = start + align_up(length, PAGE_SIZE);
-  if (end < start || end > task_size()) return fail(Cause::beyond_task_size, start, length, task_size());
+  if (end < start || end > task_size())
+    return fail(Cause::beyond_task_size, start, length, task_size());
   Scan scan(*this, args);
   for (u64 at = start; at < end && !scan.full();) {
     const Vma* vma = vmas.first_intersecting(at, end);

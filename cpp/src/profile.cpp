@@ -173,7 +173,7 @@ std::vector<Profile> make_profiles() {
 
 struct Option {
   std::string_view name;
-  bool Config::*member;
+  bool Config::* member;
 };
 constexpr std::array<Option, 5> OPTIONS{{
     {"MEM_SOFT_DIRTY", &Config::mem_soft_dirty},

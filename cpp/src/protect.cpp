@@ -42,8 +42,12 @@ class Notifier {
 class Walk {
  public:
   Walk(AddressSpace& mm, const Vma& vma, const LeafPlan& plan, ProtectResult& result)
-      : tables_(mm.tables), profile_(mm.profile()), plan_(plan), result_(result),
-        kernel_(best_kernel()), huge_{*mm.machine, mm.tables, vma, result} {}
+      : tables_(mm.tables),
+        profile_(mm.profile()),
+        plan_(plan),
+        result_(result),
+        kernel_(best_kernel()),
+        huge_{*mm.machine, mm.tables, vma, result} {}
 
   i64 change_range(Range range);
 
@@ -234,15 +238,21 @@ Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range 
 }
 
 void ProtectResult::add(const ProtectResult& later) {
-  static constexpr u64 ProtectResult::*SUMS[] = {
-      &ProtectResult::pages,          &ProtectResult::none_to_marker,
-      &ProtectResult::marker_to_none, &ProtectResult::present,
-      &ProtectResult::swap,           &ProtectResult::huge,
-      &ProtectResult::none_skipped,   &ProtectResult::tables_allocated,
-      &ProtectResult::numa_huge_pte_updates, &ProtectResult::thp_split_pmd,
-      &ProtectResult::dirtied,        &ProtectResult::referenced,
+  static constexpr u64 ProtectResult::* SUMS[] = {
+      &ProtectResult::pages,
+      &ProtectResult::none_to_marker,
+      &ProtectResult::marker_to_none,
+      &ProtectResult::present,
+      &ProtectResult::swap,
+      &ProtectResult::huge,
+      &ProtectResult::none_skipped,
+      &ProtectResult::tables_allocated,
+      &ProtectResult::numa_huge_pte_updates,
+      &ProtectResult::thp_split_pmd,
+      &ProtectResult::dirtied,
+      &ProtectResult::referenced,
   };
-  for (u64 ProtectResult::*sum : SUMS) this->*sum += later.*sum;
+  for (u64 ProtectResult::* sum : SUMS) this->*sum += later.*sum;
   rss_file += later.rss_file;
   if (!later.flush.empty()) gather_flush(*this, later.flush.start, later.flush.end);
   const auto append = [](auto& list, const auto& more) {

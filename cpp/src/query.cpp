@@ -1,5 +1,5 @@
-// Reading the tables: entries, levels, walks, translation, counts. Nothing here changes anything. A PMD
-// or PUD leaf reads as the entry of each of its pages; an absent table reads as none.
+// Reading the tables: entries, levels, walks, translation, counts. Nothing here changes anything. A
+// PMD or PUD leaf reads as the entry of each of its pages; an absent table reads as none.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"

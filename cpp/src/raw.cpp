@@ -1,6 +1,6 @@
-// Stores that no system call judges: single entries, tables, VMA flags, and whole address spaces read
-// from elsewhere. Leaf words are taken as they are; a table pointer must name a table frame. Page facts
-// follow: map counts and slot counts change with the entries that name them.
+// Stores that no system call judges: single entries, tables, VMA flags, and whole address spaces
+// read from elsewhere. Leaf words are taken as they are; a table pointer must name a table frame.
+// Page facts follow: map counts and slot counts change with the entries that name them.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
@@ -53,7 +53,8 @@ Error AddressSpace::check_entry(const char* call, u64 addr, Level level) const {
     return {Cause::entry_level, call, u64(level), u64(tables.levels())};
   if (!is_aligned(addr, PAGE_SIZE)) return {Cause::entry_unaligned, call, addr};
   const u64 user_end = 1ull << (tables.levels() == 5 ? 56 : 47);
-  if (addr >= user_end) return {Cause::entry_not_canonical, call, addr, user_end, u64(tables.levels())};
+  if (addr >= user_end)
+    return {Cause::entry_not_canonical, call, addr, user_end, u64(tables.levels())};
   return {};
 }
 
@@ -127,7 +128,8 @@ Error AddressSpace::set_vm_flags(u64 start, u64 length, u64 add, u64 remove) {
     if (!vmas.find(at)) return {Cause::vma_missing, call, at};
   split_at(start);
   split_at(end);
-  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
+  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end;
+       ++i) {
     Vma& vma = vmas.all()[i];
     vma.flags = (vma.flags & ~remove) | add;
     vma.page_prot = vma_page_prot(profile(), vma);
@@ -181,7 +183,8 @@ u64 AddressSpace::adopt_entry(const Vma& vma, u64 addr, u64 entry, u8 facts) {
     if (facts & LOAD_ZERO) return pfn_pte(ZERO_PFN, (entry & ~PTE_PFN_MASK) | _PAGE_SPECIAL);
     return entry & _PAGE_SPECIAL ? entry : adopt_page(vma, addr, entry, facts);
   }
-  if (is_swap_pte(entry) && profile().swp_kind(entry) == SwpKind::swap && !profile().is_marker(entry)) {
+  if (is_swap_pte(entry) && profile().swp_kind(entry) == SwpKind::swap &&
+      !profile().is_marker(entry)) {
     anon_vma_prepare(vma);  // what was swapped out was anonymous
     return adopt_swap(entry);
   }

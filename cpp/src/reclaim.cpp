@@ -1,6 +1,6 @@
 // Reclaim and migration by reverse map: what becomes of the entries that map one page. Models
-// mm/rmap.c:try_to_unmap_one, try_to_migrate_one and mm/migrate.c:remove_migration_pte (v5.12 with the
-// v2 series, v6.1 to v6.18). LRU lists, writeback and failures to isolate are not modelled.
+// mm/rmap.c:try_to_unmap_one, try_to_migrate_one and mm/migrate.c:remove_migration_pte (v5.12 with
+// the v2 series, v6.1 to v6.18). LRU lists, writeback and failures to isolate are not modelled.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"

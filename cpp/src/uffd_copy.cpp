@@ -1,6 +1,6 @@
 // The ioctls that fill missing pages: COPY, ZEROPAGE, CONTINUE, POISON. Models mm/userfaultfd.c:
-// mfill_atomic and its mfill_atomic_pte_* (v6.18) and v5.12's rules where the profile says so. Contents
-// are not modelled, so a copy differs from a zeroed page by nothing; hugetlb is refused.
+// mfill_atomic and its mfill_atomic_pte_* (v6.18) and v5.12's rules where the profile says so.
+// Contents are not modelled, so a copy differs from a zeroed page by nothing; hugetlb is refused.
 #include <cerrno>
 
 #include "ptwalk/address_space.hpp"
@@ -29,9 +29,7 @@ struct Slot {
   u64* pte;
   const FillRequest& request;
 
-  [[nodiscard]] Error exists() const {
-    return {Cause::entry_exists, request.call, addr, *pte};
-  }
+  [[nodiscard]] Error exists() const { return {Cause::entry_exists, request.call, addr, *pte}; }
 };
 
 /// mfill_atomic_install_pte(): the entry of a page that the handler supplied.
@@ -87,7 +85,8 @@ Error fill_continue(const Slot& s) {
   if (index >= file.nr_pages() || !file.cache.contains(index))
     return {Cause::page_not_cached, s.request.call, s.addr};
   const Pfn pfn = machine.get_page(s.vma.file, index);
-  if (machine.pages.at(pfn).flags & PG_locked) return {Cause::entry_migrating, s.request.call, s.addr};
+  if (machine.pages.at(pfn).flags & PG_locked)
+    return {Cause::entry_migrating, s.request.call, s.addr};
   if (Error error = install(s, pfn, true)) return error;
   machine.map_page(pfn);
   return {};
@@ -133,7 +132,8 @@ Result<i64> mfill(AddressSpace& mm, UffdId id, const FillRequest& request, u64 s
   if (Error e = check_range(mm, request.call, start, length)) return {0, e};
   const u64 end = start + length;
   // The anon_vma comes with the look-up of the destination, before it is judged. (v6.8 on)
-  if (const Vma* found = mm.vmas.find(start); found && !found->shared() && mm.profile().fills_prepare_first)
+  if (const Vma* found = mm.vmas.find(start);
+      found && !found->shared() && mm.profile().fills_prepare_first)
     mm.anon_vma_prepare(*found);
   if (Error e = check_destination(mm, request, start, end)) return {-errno_of(e.cause), e};
   const Vma& vma = *mm.vmas.find(start);

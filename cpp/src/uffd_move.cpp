@@ -1,6 +1,6 @@
 // UFFDIO_MOVE: pages change their address without a copy. Models mm/userfaultfd.c:move_pages,
-// move_pages_pte and validate_move_areas (v6.12 and v6.18). Huge pages are not moved whole: the source
-// must be mapped by small entries.
+// move_pages_pte and validate_move_areas (v6.12 and v6.18). Huge pages are not moved whole: the
+// source must be mapped by small entries.
 #include <cerrno>
 
 #include "ptwalk/address_space.hpp"
@@ -56,7 +56,8 @@ Error move_present(const PageMove& m, u64* from, u64* to) {
 Error move_page(const PageMove& m) {
   const Profile& p = m.mm.profile();
   PageTable& tables = m.mm.tables;
-  // A source without a table is judged before the destination is looked at, or made if it may be a hole.
+  // A source without a table is judged before the destination is looked at, or made if it may be a
+  // hole.
   u64* from = m.holes_allowed ? tables.ensure(m.src, PTE_LEVEL) : tables.find(m.src, PTE_LEVEL);
   if (!from)
     return {m.holes_allowed ? Cause::table_alloc_failed : Cause::entry_missing, CALL, m.src};

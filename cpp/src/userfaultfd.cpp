@@ -1,7 +1,7 @@
 // userfaultfd(2), registration and write protection. Models fs/userfaultfd.c (userfaultfd_api,
-// _register, _unregister, _writeprotect, handle_userfault) and mm/userfaultfd.c:mwriteprotect_range,
-// v5.12 with the v2 series, v6.1, v6.12, v6.18. Waiting threads are pending faults; hugetlb PMD sharing
-// and user_faultfd privileges are not modelled.
+// _register, _unregister, _writeprotect, handle_userfault) and
+// mm/userfaultfd.c:mwriteprotect_range, v5.12 with the v2 series, v6.1, v6.12, v6.18. Waiting
+// threads are pending faults; hugetlb PMD sharing and user_faultfd privileges are not modelled.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
@@ -10,9 +10,10 @@
 namespace ptwalk {
 namespace {
 
-constexpr u64 BASE_IOCTLS = 0xdc;   // WAKE COPY ZEROPAGE WRITEPROTECT CONTINUE
+constexpr u64 BASE_IOCTLS = 0xdc;                   // WAKE COPY ZEROPAGE WRITEPROTECT CONTINUE
 constexpr u64 NO_HUGETLB_IOCTLS = 1 << 4 | 1 << 5;  // ZEROPAGE, MOVE
-constexpr u64 WP_IOCTL = 1 << 6, CONTINUE_IOCTL = 1 << 7, MOVE_IOCTL = 1 << 5, POISON_IOCTL = 1 << 8;
+constexpr u64 WP_IOCTL = 1 << 6, CONTINUE_IOCTL = 1 << 7, MOVE_IOCTL = 1 << 5,
+              POISON_IOCTL = 1 << 8;
 constexpr u64 FEATURE_POISON = 1 << 14, FEATURE_MOVE = 1 << 16;
 
 u64 mode_to_vm_flags(u64 mode) {
@@ -83,7 +84,8 @@ Result<u64> AddressSpace::uffd_register(UffdId id, u64 start, u64 length, u64 mo
     return {0, e};
   }
   bool any_hugetlb = false;
-  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
+  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end;
+       ++i) {
     const Vma& vma = vmas.all()[i];
     if (!can_userfault(p, vma, uffd_flags, wp_async))
       return fail(Cause::wrong_backing, vma.start, vma.end, vma.flags);
@@ -139,7 +141,8 @@ Error AddressSpace::uffd_unregister(UffdId id, u64 start, u64 length) {
   const u64 end = start + length;
   const bool wp_async = machine->uffds[u64(id)].features & UFFD_FEATURE_WP_ASYNC;
   if (!vmas.first_intersecting(start, end)) return {Cause::no_vma_einval, call, start, end};
-  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
+  for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end;
+       ++i) {
     const Vma& vma = vmas.all()[i];
     if (p.unregister_checks_ctx && vma.uffd != NO_UFFD && vma.uffd != id)
       return {Cause::not_registered_einval, call, vma.start, vma.end, vma.flags};
@@ -166,9 +169,8 @@ void AddressSpace::uffd_close(UffdId id) {
   for (AddressSpace* mm : machine->mms) {
     for (u64 at = 0;;) {
       const auto& all = mm->vmas.all();
-      const auto vma = std::find_if(all.begin(), all.end(), [&](const Vma& v) {
-        return v.end > at && v.uffd == id;
-      });
+      const auto vma = std::find_if(all.begin(), all.end(),
+                                    [&](const Vma& v) { return v.end > at && v.uffd == id; });
       if (vma == all.end()) break;
       at = vma->end;
       mm->clear_uffd(vma->start, vma->end);
@@ -180,7 +182,8 @@ void AddressSpace::uffd_close(UffdId id) {
   ctx.mmap_changing = 0;
 }
 
-Result<ProtectResult> AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect) {
+Result<ProtectResult> AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end,
+                                                  bool protect) {
   const Profile& p = profile();
   u32 cp_flags = protect ? MM_CP_UFFD_WP : MM_CP_UFFD_WP_RESOLVE;
   if (!protect && p.wp_upgrades && vma_wants_manual_pte_write_upgrade(p, vma))
@@ -210,7 +213,8 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
   if (p.wp_one_vma) {
     const Vma* vma = vmas.find(start);
     if (!vma || vma->end < end) return fail(Cause::one_vma_rule, start, end);
-    if (vma->uffd == NO_UFFD) return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
+    if (vma->uffd == NO_UFFD)
+      return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
   } else if (!vmas.first_intersecting(start, end)) {
     return fail(Cause::no_vma, start, end);
   }
@@ -219,7 +223,9 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
     if (!vma) break;
     if (!vma->uffd_wp() || (!p.wp_file_backed && !vma->anonymous()))
       return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
-    if (vma->kind == VmaKind::hugetlb) return fail(Cause::huge_unaligned, start, length);
+    if (vma->kind == VmaKind::hugetlb)
+      return fail(is_aligned(start | length, PMD_SIZE) ? Cause::huge_fault : Cause::huge_unaligned,
+                  start, length);
     at = std::max(at, vma->start);
     const u64 piece_end = std::min(vma->end, end);
     auto step = uffd_wp_range(*vma, at, piece_end, protect);

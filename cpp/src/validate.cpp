@@ -1,6 +1,6 @@
 // Every invariant of an address space and its machine, checked at once: the gate for data from
-// elsewhere, and what each test and fuzz run calls. Entries that only raw stores can make are reported
-// like any other.
+// elsewhere, and what each test and fuzz run calls. Entries that only raw stores can make are
+// reported like any other.
 #include <map>
 
 #include "ptwalk/address_space.hpp"
@@ -21,7 +21,8 @@ void check_vmas(const AddressSpace& mm, Report& report) {
   for (const Vma& vma : mm.vmas.all()) {
     const std::string name = "VMA " + vma_range(vma.start, vma.end, vma.flags);
     if (vma.start >= vma.end) report.push_back(name + " is empty or backwards");
-    if (!is_aligned(vma.start | vma.end, PAGE_SIZE)) report.push_back(name + " is not page aligned");
+    if (!is_aligned(vma.start | vma.end, PAGE_SIZE))
+      report.push_back(name + " is not page aligned");
     if (vma.start < end) report.push_back(name + " overlaps the one before it");
     if (vma.anonymous() != (vma.file == NO_FILE) && vma.kind != VmaKind::other)
       report.push_back(name + " has a file that does not fit its kind");

@@ -15,7 +15,8 @@ bool same_mapping(const Vma& left, const Vma& right, u64 ignored_flags) {
          right.pgoff == left.pgoff + (left.length() >> PAGE_SHIFT);
 }
 
-/// is_mergeable_anon_vma(): may `changed` and its neighbour be one VMA, as far as anonymous pages go?
+/// is_mergeable_anon_vma(): may `changed` and its neighbour be one VMA, as far as anonymous pages
+/// go?
 bool anon_vma_mergeable(const Profile& profile, const Vma& changed, const Vma& neighbour) {
   if (changed.anon_vma == neighbour.anon_vma) return true;
   if (!changed.anon_vma) return neighbour.anon_vma_chain == 1;
@@ -63,7 +64,8 @@ bool vma_wants_writenotify(const Profile& profile, const Vma& vma, u64 page_prot
 
 u64 vma_page_prot(const Profile& profile, const Vma& vma) {
   const u64 word = vm_get_page_prot(vma.flags);
-  return vma_wants_writenotify(profile, vma, word) ? vm_get_page_prot(vma.flags & ~VM_SHARED) : word;
+  return vma_wants_writenotify(profile, vma, word) ? vm_get_page_prot(vma.flags & ~VM_SHARED)
+                                                   : word;
 }
 
 bool vma_wants_manual_pte_write_upgrade(const Profile& profile, const Vma& vma) {
@@ -106,8 +108,8 @@ VmaList::Index VmaList::insert(const Vma& vma) {
 VmaList::Index VmaList::merge(Index i, const Profile& profile, bool with_next) {
   const Vma& changed = vmas_[i];
   bool left = i > 0 && mergeable(profile, vmas_[i - 1], changed, changed);
-  bool right = with_next && i + 1 < vmas_.size() &&
-               mergeable(profile, changed, vmas_[i + 1], changed);
+  bool right =
+      with_next && i + 1 < vmas_.size() && mergeable(profile, changed, vmas_[i + 1], changed);
   // Neighbours that fit the changed VMA need not fit each other.
   if (left && right) {
     const u32 a = vmas_[i - 1].anon_vma, b = vmas_[i + 1].anon_vma;

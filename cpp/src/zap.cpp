@@ -1,6 +1,6 @@
 // Taking entries away: what munmap, MADV_DONTNEED, truncation and exit leave behind. Models
-// mm/memory.c:zap_pte_range with zap_present_ptes and zap_nonpresent_ptes (v6.18) and the v2 series'
-// section 7. Device entries are only cleared; huge PMDs are dropped or split.
+// mm/memory.c:zap_pte_range with zap_present_ptes and zap_nonpresent_ptes (v6.18) and the v2
+// series' section 7. Device entries are only cleared; huge PMDs are dropped or split.
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
@@ -9,7 +9,8 @@
 namespace ptwalk {
 namespace {
 
-/// Takes a huge PMD away, whole or, by splitting it, in part. (zap_huge_pmd, mm/huge_memory.c, v6.18)
+/// Takes a huge PMD away, whole or, by splitting it, in part. (zap_huge_pmd, mm/huge_memory.c,
+/// v6.18)
 void zap_huge_pmd(AddressSpace& mm, const Vma& vma, u64* pmd, Range part) {
   ProtectResult account;  // the caller of a zap asks for no account
   const HugeContext context{*mm.machine, mm.tables, vma, account};
@@ -30,8 +31,8 @@ void AddressSpace::install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old) 
   if (vma.anonymous() || p.marker_format == MarkerFormat::none) return;
   if (p.persist_needs_uffd_vma && !vma.uffd_wp()) return;
   const bool armed = pte_present(old) ? old & _PAGE_UFFD_WP
-                                      : is_swap_pte(old) && ((old & _PAGE_SWP_UFFD_WP) ||
-                                                             p.is_uffd_wp_marker(old));
+                                      : is_swap_pte(old) &&
+                                            ((old & _PAGE_SWP_UFFD_WP) || p.is_uffd_wp_marker(old));
   if (armed) *pte = p.make_marker(PTE_MARKER_UFFD_WP);
 }
 

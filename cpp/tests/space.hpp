@@ -25,6 +25,12 @@ constexpr u64 present(u64 more = 0) {
   return _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED | _PAGE_NX | more;
 }
 
+inline void check_signal(const AccessResult& result, int signo, int code) {
+  CHECK(result.outcome == Outcome::signal);
+  CHECK(result.signal.signo == signo);
+  CHECK(result.signal.code == code);
+}
+
 struct Space {
   explicit Space(const Profile& profile, int levels = 4)
       : machine(std::make_shared<Machine>(profile, levels)),
@@ -70,6 +76,20 @@ struct Space {
   [[nodiscard]] Page& page(u64 addr) { return machine->pages.at(pte_pfn(pte(addr))); }
   [[nodiscard]] const Vma& vma(u64 addr) const { return *mm->vmas.find(addr); }
   [[nodiscard]] std::size_t nr_vmas() const { return mm->vmas.all().size(); }
+
+  /// Swaps the page out, or drops it where it has no place in swap.
+  void reclaim(u64 addr) { REQUIRE(mm->reclaim(addr, PAGE_SIZE) == 1); }
+  /// Both phases of a migration, with whatever `between` does to the migration entries; the
+  /// frame.
+  template <class Between>
+  Pfn migrate(u64 addr, Between between) {
+    const auto started = mm->migrate_start(addr, PAGE_SIZE);
+    REQUIRE(started.size() == 1);
+    between();
+    return machine->migrate_finish(started[0].pfn, started[0].serial);
+  }
+  /// The kind of a swap-format entry.
+  [[nodiscard]] SwpKind kind_of(u64 addr) const { return machine->profile.swp_kind(pte(addr)); }
 
   UffdId uffd(u64 features = 0) {
     const auto made = mm->userfaultfd(features);

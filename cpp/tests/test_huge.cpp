@@ -33,8 +33,8 @@ TEST_CASE("a PMD leaf covered whole") {
       {"T02", "uffd-wp-v2", anon, 0x8000000040000ce5, RESOLVE, RO_NX, 0x80000000400008e5, 512},
       {"T03", "uffd-wp-v2", anon, THP, 0, 0x120, 0x000fffffbfe009e0, 512},
       {"T04", "uffd-wp-v2", anon, THP, MM_CP_PROT_NUMA, 0x120, 0x000fffffbfe009e2, 512},
-      {"T05", "uffd-wp-v2", anon, 0x000fffffbfe009e2, MM_CP_PROT_NUMA, 0x120,
-       0x000fffffbfe009e2, 0},
+      {"T05", "uffd-wp-v2", anon, 0x000fffffbfe009e2, MM_CP_PROT_NUMA, 0x120, 0x000fffffbfe009e2,
+       0},
       {"T06", "uffd-wp-v2", anon, 0xeffffffff7fffe02, WP, RO_NX, 0xe7fffffff7fffe02, 0},
       {"T11", "uffd-wp-v2", shmem, THP, RESOLVE, RW_NX, THP, 512},
       {"T12", "uffd-wp-v2", shmem, THP, 0, RO_NX, 0x80000000400008e5, 512},
@@ -47,8 +47,7 @@ TEST_CASE("a PMD leaf covered whole") {
     CAPTURE(row.id);
     WalkSpace space(row.profile, row.kind);
     space.put(BASE, PMD_LEVEL, row.old);
-    const ProtectResult r =
-        space.change(BASE, BASE + PMD_SIZE, row.newprot, row.cp_flags).value;
+    const ProtectResult r = space.change(BASE, BASE + PMD_SIZE, row.newprot, row.cp_flags).value;
     CHECK(space.get(BASE, PMD_LEVEL) == row.now);
     CHECK(r.pages == row.pages);
     CHECK(r.huge == row.pages / 512);

@@ -106,7 +106,7 @@ TEST_CASE("a slot of shmem is freed by the read-back and by truncation") {
   const u64 addr = space.shmem(2);
   space.write(addr);
   space.write(addr + pages(1));
-  for (u64 i : {0, 1}) space.machine->reclaim_page(pte_pfn(space.pte(addr + pages(i))));
+  for (u64 i : {0, 1}) space.reclaim(addr + pages(i));
   CHECK(space.machine->cached_page(space.file, 0) == 0);
   CHECK(space.machine->pages.in_use() == 0);
   REQUIRE(space.machine->swap.size() == 3);  // slot 0 is the header's
@@ -123,7 +123,7 @@ TEST_CASE("a page and its slot live while an entry or the swap cache needs them"
   Machine& machine = *space.machine;
   const u64 addr = space.anon(1);
   space.write(addr);
-  machine.reclaim_page(pte_pfn(space.pte(addr)));
+  space.reclaim(addr);
   const u64 slot = swp_offset(space.pte(addr));
   CHECK(machine.swap[slot].count == 1);
   const auto child = space.mm->fork();

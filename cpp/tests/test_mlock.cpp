@@ -45,7 +45,8 @@ TEST_CASE("a page that cannot be faulted in is ENOMEM; the range is locked all t
   CHECK(has(s.vma(addr).flags, VM_LOCKED));
   CHECK(pte_present(s.pte(addr)));
   // The address is right in the second VMA of the range, too.
-  REQUIRE(s.mm->mmap(anon + pages(1), pages(1), PROT_RW, MAP_SHARED_ | MAP_FIXED_, s.file, pages(1)).ok());
+  REQUIRE(s.mm->mmap(anon + pages(1), pages(1), PROT_RW, MAP_SHARED_ | MAP_FIXED_, s.file, pages(1))
+              .ok());
   error = s.mm->mlock(anon, pages(2));
   CHECK(error.cause == Cause::lock_fault_failed);
   CHECK(error.a == anon + pages(1));

@@ -1,4 +1,5 @@
-// mmap(2) and munmap(2): checks in the kernel's order, placement, flags, and what goes with a range.
+// mmap(2) and munmap(2): checks in the kernel's order, placement, flags, and what goes with a
+// range.
 #include "space.hpp"
 
 using namespace ptwalk;
@@ -32,17 +33,32 @@ TEST_CASE("do_mmap: what is refused") {
         Cause::file_not_writable);
 }
 
+TEST_CASE("file_mmap_ok: a file ends at 2^63 - 1; of anonymous memory nobody asks the offset") {
+  Space s;
+  const FileId file = s.machine->create_file(FileKind::shmem, pages(1));
+  const auto cause = [&](u64 length, u32 flags, u64 offset) {
+    return s.mm->mmap(0, length, PROT_RW, flags, file, offset).error.cause;
+  };
+  CHECK(cause(pages(1), MAP_SHARED_, 1ull << 63) == Cause::offset_overflow);
+  CHECK(cause(pages(1), MAP_SHARED_, (1ull << 63) - pages(1)) == Cause::offset_overflow);
+  CHECK(cause(pages(1), MAP_SHARED_, (1ull << 63) - pages(2)) == Cause::none);
+  CHECK(cause(1ull << 60, MAP_SHARED_, 1ull << 63) == Cause::length_overflow);  // looked at first
+  CHECK(cause(pages(1), ANON, 1ull << 63) == Cause::none);
+}
+
 TEST_CASE("addresses are picked top down, a free hint is taken, rounded down") {
   Space s;
   const u64 top = s.mm->task_size();
-  const auto at = [&](u64 hint, u64 nr) { return s.mm->mmap(hint, pages(nr), 0, ANON, NO_FILE, 0).value; };
+  const auto at = [&](u64 hint, u64 nr) {
+    return s.mm->mmap(hint, pages(nr), 0, ANON, NO_FILE, 0).value;
+  };
   CHECK(at(0, 2) == top - pages(2));
-  CHECK(at(0x10000000800, 1) == 0x10000000000);      // round_hint_to_min()
-  CHECK(at(0x10000000000, 1) == top - pages(3));     // taken
+  CHECK(at(0x10000000800, 1) == 0x10000000000);   // round_hint_to_min()
+  CHECK(at(0x10000000000, 1) == top - pages(3));  // taken
   CHECK(at(0x1800, 1) == MMAP_MIN_ADDR);
-  CHECK(at(0x800, 1) == top - pages(4));             // page 0: no hint at all
+  CHECK(at(0x800, 1) == top - pages(4));  // page 0: no hint at all
   CHECK(s.mm->munmap(top - pages(3), pages(1)).ok());
-  CHECK(at(0, 2) == top - pages(6));                 // the gap is too small
+  CHECK(at(0, 2) == top - pages(6));  // the gap is too small
   CHECK(at(0, 1) == top - pages(3));
 }
 

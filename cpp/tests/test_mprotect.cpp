@@ -1,4 +1,5 @@
-// mprotect(2): its checks, the VMAs, and what becomes of entries; and change_protection() over VMAs.
+// mprotect(2): its checks, the VMAs, and what becomes of entries; and change_protection() over
+// VMAs.
 #include "space.hpp"
 
 using namespace ptwalk;
@@ -54,7 +55,8 @@ TEST_CASE("mprotect_fixup: equal flags walk nothing; others split and merge") {
   CHECK(s.nr_vmas() == 1);
 }
 
-TEST_CASE("anonymous memory to read-only and back: D hides, and an exclusive page gets RW at once") {
+TEST_CASE(
+    "anonymous memory to read-only and back: D hides, and an exclusive page gets RW at once") {
   Space s;
   const u64 addr = s.anon(1);
   s.write(addr);
@@ -132,7 +134,7 @@ TEST_CASE("markers and swap entries stay as they are") {
   const u64 file = s.shmem(1), addr = s.anon(1);
   s.protect(s.watch(file, 1, MODE_WP), file, 1);
   s.write(addr);
-  s.machine->reclaim_page(pte_pfn(s.pte(addr)));
+  s.reclaim(addr);
   const u64 swapped = s.pte(addr);
   CHECK(has(swapped, _PAGE_SWP_EXCLUSIVE));
   for (u64 at : {file, addr}) CHECK(s.mm->mprotect(at, pages(1), 0).value.pages == 0);
@@ -140,7 +142,8 @@ TEST_CASE("markers and swap entries stay as they are") {
   CHECK(s.pte(addr) == swapped);
 }
 
-TEST_CASE("VM_ACCOUNT comes with the first write permission; 6.12 on drops it without an anon_vma") {
+TEST_CASE(
+    "VM_ACCOUNT comes with the first write permission; 6.12 on drops it without an anon_vma") {
   for (const auto& [name, drops] : {std::pair{"6.1", false}, {"6.12", true}, {"6.18", true}}) {
     CAPTURE(name);
     Space s(name);

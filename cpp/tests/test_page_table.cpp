@@ -36,8 +36,8 @@ TEST_CASE("what an entry is: the table of sanity tests (pgd_bad, p4d_bad, pud_ba
   CHECK(t.kind(0x400000e7, PUD_LEVEL) == EntryKind::bad);  // W04
   CHECK(t.kind(0x12345003, PMD_LEVEL) == EntryKind::bad);  // W01
   CHECK(t.kind(0x80000000400000e7, PMD_LEVEL) == EntryKind::leaf);
-  CHECK(t.kind(0xeffffffff7fffe02, PMD_LEVEL) == EntryKind::leaf);       // migration
-  CHECK(t.kind(0x8400000040000067, PMD_LEVEL) == EntryKind::leaf);       // DEVMAP
+  CHECK(t.kind(0xeffffffff7fffe02, PMD_LEVEL) == EntryKind::leaf);         // migration
+  CHECK(t.kind(0x8400000040000067, PMD_LEVEL) == EntryKind::leaf);         // DEVMAP
   CHECK(Tables(4).tables.kind(0x400000e7, PUD_LEVEL) == EntryKind::leaf);  // 6.12 on
 }
 
@@ -101,8 +101,7 @@ TEST_CASE("the n-th allocation fails, once") {
 TEST_CASE("free_pgd_range: tables go that lie between floor and ceiling") {
   Tables space;
   PageTable& t = space.tables;
-  for (u64 addr : {ADDR, ADDR + PMD_SIZE, ADDR + 2 * PMD_SIZE})
-    REQUIRE(t.ensure(addr, PTE_LEVEL));
+  for (u64 addr : {ADDR, ADDR + PMD_SIZE, ADDR + 2 * PMD_SIZE}) REQUIRE(t.ensure(addr, PTE_LEVEL));
   const u64 before = t.nr_tables();
   // A neighbour up to the middle of the first table keeps it.
   t.free_range(ADDR + PMD_SIZE / 2, ADDR + 2 * PMD_SIZE, ADDR + PMD_SIZE / 2, ADDR + 2 * PMD_SIZE);
@@ -123,7 +122,8 @@ TEST_CASE("one PTE table goes, a deposited one comes, and free_all() leaves noth
   CHECK(*pmd == 0);
   CHECK(t.nr_tables() == 2);
   t.fail_alloc(1);
-  CHECK(t.deposit_table(pmd) == t.find(ADDR, PTE_LEVEL));  // made when the huge page was
+  const u64* deposited = t.deposit_table(pmd);  // made when the huge page was
+  CHECK(deposited == t.find(ADDR, PTE_LEVEL));
   CHECK(t.nr_tables() == 3);
   t.free_all();
   CHECK(space.frames.in_use() == 0);

@@ -1,5 +1,5 @@
-// Predicates and the L1TF inversion of entries, against the tables of bits and the named words of the
-// v2 series' vectors (B, M, W).
+// Predicates and the L1TF inversion of entries, against the tables of bits and the named words of
+// the v2 series' vectors (B, M, W).
 #include "ptwalk/pte.hpp"
 
 #include <doctest/doctest.h>

@@ -32,8 +32,7 @@ struct Done {
 
 Done apply(std::string_view profile, const Vma& vma, u64 old, u32 cp_flags, u64 newprot,
            const PagePool& pages = {}, u64 features = 0) {
-  const LeafPlan plan =
-      compile_plan(*find_profile(profile), vma, newprot, cp_flags, features, 2);
+  const LeafPlan plan = compile_plan(*find_profile(profile), vma, newprot, cp_flags, features, 2);
   Done done{old, {}};
   done.counts = apply_scalar(plan, std::span(&done.now, 1), pages);
   return done;
@@ -103,8 +102,7 @@ TEST_CASE("named steps of the v2 series") {
 
 TEST_CASE("B09: the soft-dirty test of v5.12 is inverted") {
   const Vma untracked = make_vma(VmaKind::shmem, RW_FLAGS & ~VM_SOFTDIRTY);
-  const Done done =
-      apply("uffd-wp-v2", untracked, 0x8000000012345065, MM_CP_DIRTY_ACCT, RO_NX);
+  const Done done = apply("uffd-wp-v2", untracked, 0x8000000012345065, MM_CP_DIRTY_ACCT, RO_NX);
   CHECK(done.now == 0x8000000012345067);
 }
 
@@ -198,19 +196,23 @@ TEST_CASE("what NUMA hinting leaves alone") {
 TEST_CASE("which changes the TLB must hear of") {
   constexpr u64 rw = 0x8000000012345067, ro = 0x8000000012345025;
   CHECK(needs_flush(rw, ro));
-  CHECK(needs_flush(ro, ro | _PAGE_RW));                   // both directions
-  CHECK_FALSE(needs_flush(ro, ro & ~_PAGE_ACCESSED));      // A is ignored
-  CHECK_FALSE(needs_flush(ro, ro | _PAGE_DIRTY));          // D only when it goes
-  CHECK_FALSE(needs_flush(ro, ro | _PAGE_UFFD_WP));        // software bits
-  CHECK_FALSE(needs_flush(ro, ro | (1ull << 58)));         // SAVED_DIRTY
-  CHECK(needs_flush(ro, ro + PAGE_SIZE));                  // another frame
-  CHECK_FALSE(needs_flush(0xfffffffffffffc00, 0));         // never was in the TLB
-  CHECK(needs_flush(0x40200ae7, 0x40201ae7, PMD_LEVEL));   // PAT of a huge leaf
+  CHECK(needs_flush(ro, ro | _PAGE_RW));                  // both directions
+  CHECK_FALSE(needs_flush(ro, ro & ~_PAGE_ACCESSED));     // A is ignored
+  CHECK_FALSE(needs_flush(ro, ro | _PAGE_DIRTY));         // D only when it goes
+  CHECK_FALSE(needs_flush(ro, ro | _PAGE_UFFD_WP));       // software bits
+  CHECK_FALSE(needs_flush(ro, ro | (1ull << 58)));        // SAVED_DIRTY
+  CHECK(needs_flush(ro, ro + PAGE_SIZE));                 // another frame
+  CHECK_FALSE(needs_flush(0xfffffffffffffc00, 0));        // never was in the TLB
+  CHECK(needs_flush(0x40200ae7, 0x40201ae7, PMD_LEVEL));  // PAT of a huge leaf
 }
 
 TEST_CASE("a span counts each kind and knows the first and last entry to flush") {
-  std::array<u64, 6> ptes{0, 0x8000000012345025, 0x8000000012346067, 0xfffffffffffffc00,
-                          0x8000000012347067, 0x1fffffffffdb9600};
+  std::array<u64, 6> ptes{0,
+                          0x8000000012345025,
+                          0x8000000012346067,
+                          0xfffffffffffffc00,
+                          0x8000000012347067,
+                          0x1fffffffffdb9600};
   const Vma vma = make_vma(VmaKind::shmem, RW_FLAGS | VM_UFFD_WP);
   const LeafPlan plan = compile_plan(*find_profile("6.18"), vma, RO_NX, WP, 0, 2);
   const SpanCounts counts = apply_scalar(plan, ptes, {});

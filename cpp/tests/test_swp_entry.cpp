@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <initializer_list>
+
 using namespace ptwalk;
 
 TEST_CASE("type in bits 59 to 63, offset inverted in bits 9 to 58") {
@@ -26,7 +28,7 @@ TEST_CASE("type and offset survive a round trip, and flag bits never disturb the
   for (unsigned type = 0; type < 32; ++type)
     for (u64 offset : {u64(0), u64(1), u64(0x1234), SWP_PFN_MASK, SWP_OFFSET_MASK}) {
       const u64 word = make_swp_pte(type, offset);
-      CHECK(is_swap_pte(word) == true);
+      CHECK(is_swap_pte(word) == (word != 0));
       for (u64 entry : {word, word | SWP_FLAG_BITS}) {
         CHECK(swp_type(entry) == type);
         CHECK(swp_offset(entry) == offset);

@@ -35,8 +35,8 @@ bool merges(const Vma& left, const Vma& right, std::string_view profile = "6.18"
 
 TEST_CASE("protection_map: words of private and of shared mappings (vm_get_page_prot)") {
   constexpr u64 RO_NX = 0x8000000000000025, RW_NX = 0x8000000000000027;
-  constexpr u64 words[][2] = {{0x120, 0x120},   {RO_NX, RO_NX}, {RO_NX, RW_NX}, {RO_NX, RW_NX},
-                              {0x25, 0x25},     {0x25, 0x25},   {0x25, 0x27},   {0x25, 0x27}};
+  constexpr u64 words[][2] = {{0x120, 0x120}, {RO_NX, RO_NX}, {RO_NX, RW_NX}, {RO_NX, RW_NX},
+                              {0x25, 0x25},   {0x25, 0x25},   {0x25, 0x27},   {0x25, 0x27}};
   for (u64 xwr = 0; xwr < 8; ++xwr) {
     CHECK(vm_get_page_prot(xwr) == words[xwr][0]);
     CHECK(vm_get_page_prot(xwr | VM_SHARED) == words[xwr][1]);
@@ -44,7 +44,8 @@ TEST_CASE("protection_map: words of private and of shared mappings (vm_get_page_
   CHECK(vm_get_page_prot(VM_READ | 5ull << VM_PKEY_SHIFT) == 0xa800000000000025);
 }
 
-TEST_CASE("vma_wants_writenotify: file systems with page_mkwrite, and WP registrations since 6.1.y") {
+TEST_CASE(
+    "vma_wants_writenotify: file systems with page_mkwrite, and WP registrations since 6.1.y") {
   const auto word = [](std::string_view profile, const Vma& vma) {
     return vma_page_prot(*find_profile(profile), vma);
   };

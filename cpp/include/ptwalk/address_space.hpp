@@ -1,6 +1,6 @@
 // The address space: VMAs, page tables and the system calls on them. Each group of members below is
-// implemented by the source file named above it; the rules that differ by kernel come from the profile.
-// Callers hold machine.mutex.
+// implemented by the source file named above it; the rules that differ by kernel come from the
+// profile. Callers hold machine.mutex.
 #pragma once
 
 #include <map>
@@ -57,7 +57,8 @@ struct WalkStep {
 
 /// Pages of a range by what their walk ends at.
 struct EntryCounts {
-  u64 none = 0, present = 0, swap = 0, marker = 0, migration = 0, device = 0, hwpoison = 0, huge = 0;
+  u64 none = 0, present = 0, swap = 0, marker = 0, migration = 0, device = 0, hwpoison = 0,
+      huge = 0;
 };
 
 /// A page between the two phases of its migration.
@@ -91,7 +92,7 @@ class AddressSpace {
   PageTable tables;
   std::vector<std::string> names{""};
   std::map<u64, PendingFault> pending;  ///< by page address
-  u32 users = 1;      ///< mm_users: NUMA skips look at it
+  u32 users = 1;                        ///< mm_users: NUMA skips look at it
 
   [[nodiscard]] const Profile& profile() const { return machine->profile; }
   [[nodiscard]] u64 task_size() const { return ptwalk::task_size(tables.levels()); }
@@ -141,7 +142,8 @@ class AddressSpace {
   Result<u64> populate(u64 start, u64 length, bool write);
 
   // userfaultfd.cpp
-  /// userfaultfd(2) and UFFDIO_API. A context is made even where UFFDIO_API fails; its id is `value`.
+  /// userfaultfd(2) and UFFDIO_API. A context is made even where UFFDIO_API fails; its id is
+  /// `value`.
   Result<UffdId> userfaultfd(u64 features, bool user_mode_only = false);
   void uffd_close(UffdId ctx);
   /// UFFDIO_REGISTER; the ioctls mask of the range.
@@ -211,8 +213,8 @@ class AddressSpace {
     u64 told_length = 0;       ///< the length that the REMAP message names
     bool keep_source = false;  ///< MREMAP_DONTUNMAP
   };
-  /// Moves part of one VMA and its entries; the REMAP message is sent, UNMAP messages are handed back.
-  /// (move_vma, mm/mremap.c, v6.18)
+  /// Moves part of one VMA and its entries; the REMAP message is sent, UNMAP messages are handed
+  /// back. (move_vma, mm/mremap.c, v6.18)
   Error move_vma(const Move& move, std::vector<UnmapEvents>& unmapped);
   /// Moves the entries; false where a table cannot be allocated, and then nothing has moved.
   bool move_page_tables(const Vma& source, const Move& move, bool clear_uffd);
@@ -248,7 +250,7 @@ class AddressSpace {
   Result<AccessResult> touch(const FaultRequest& request);
   struct FaultIn {
     bool write = false;
-    bool force = false;   ///< FOLL_FORCE: the VM_MAY* flags decide
+    bool force = false;  ///< FOLL_FORCE: the VM_MAY* flags decide
     bool nowait = false;
   };
   /// Brings pages in for the kernel's own use; the pages done. (faultin_page, mm/gup.c, v6.18)
@@ -279,10 +281,10 @@ class AddressSpace {
 
   // zap.cpp
   struct ZapDetails {
-    bool drop_marker = false;   ///< ZAP_FLAG_DROP_MARKER
-    bool even_cows = true;      ///< private copies too
-    bool reclaim_tables = false;///< free PTE tables left empty (PT_RECLAIM)
-    bool skip_swap = false;     ///< v2: ZAP_FLAG_SKIP_SWAP
+    bool drop_marker = false;     ///< ZAP_FLAG_DROP_MARKER
+    bool even_cows = true;        ///< private copies too
+    bool reclaim_tables = false;  ///< free PTE tables left empty (PT_RECLAIM)
+    bool skip_swap = false;       ///< v2: ZAP_FLAG_SKIP_SWAP
   };
   void zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
   void zap_pte(const Vma& vma, u64* pte, const ZapDetails& details);
@@ -292,9 +294,9 @@ class AddressSpace {
   void release_present(u64 pte);
 };
 
-/// Facts of a page for AddressSpace::load_pages: anonymous, of the VMA's file, exclusive, dirty, the zero
-/// page, mapped by processes that are not modelled too.
-inline constexpr u8 LOAD_ANON = 1, LOAD_FILE = 2, LOAD_EXCLUSIVE = 4, LOAD_DIRTY = 8, LOAD_ZERO = 16,
-                    LOAD_SHARED = 32;
+/// Facts of a page for AddressSpace::load_pages: anonymous, of the VMA's file, exclusive, dirty,
+/// the zero page, mapped by processes that are not modelled too.
+inline constexpr u8 LOAD_ANON = 1, LOAD_FILE = 2, LOAD_EXCLUSIVE = 4, LOAD_DIRTY = 8,
+                    LOAD_ZERO = 16, LOAD_SHARED = 32;
 
 }  // namespace ptwalk

@@ -1,5 +1,5 @@
-// One value per cause of failure, with the facts that its message needs. Nothing here allocates: the
-// text is made by describe() when somebody asks for it.
+// One value per cause of failure, with the facts that its message needs. Nothing here allocates:
+// the text is made by describe() when somebody asks for it.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
 // The parts of the page-fault handler that fault.cpp dispatches to; not for callers of the library.
-// Each models the function of mm/memory.c that it is named after (v6.18, with what earlier kernels do
-// differently read from the profile).
+// Each models the function of mm/memory.c that it is named after (v6.18, with what earlier kernels
+// do differently read from the profile).
 #pragma once
 
 #include "ptwalk/address_space.hpp"
@@ -20,7 +20,8 @@ struct FaultContext {
   [[nodiscard]] u64* slot() const { return mm.tables.ensure(addr, PTE_LEVEL); }
   /// vmf_orig_pte_uffd_wp(): the fault came through a marker, so the page comes in armed.
   [[nodiscard]] bool armed() const { return profile().is_uffd_wp_marker(old); }
-  /// The entry of `pfn` under the VMA's protection, dirty and writable for a store, armed if need be.
+  /// The entry of `pfn` under the VMA's protection, dirty and writable for a store, armed if need
+  /// be.
   [[nodiscard]] u64 make_entry(Pfn pfn) const;
 };
 

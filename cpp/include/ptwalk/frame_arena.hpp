@@ -1,6 +1,7 @@
-// The frames that page tables live in: one reserved, lazily committed mapping, so that a pfn becomes a
-// pointer by a shift and an add. Frames are recycled warm. No kernel counterpart: pte_alloc_one() takes
-// any page; here table frames have a pfn range of their own, from TABLE_PFN_BASE.
+// The frames that page tables live in: one reserved, lazily committed mapping, so that a pfn
+// becomes a pointer by a shift and an add. Frames are recycled warm. No kernel counterpart:
+// pte_alloc_one() takes any page; here table frames have a pfn range of their own, from
+// TABLE_PFN_BASE.
 #pragma once
 
 #include <vector>

@@ -26,8 +26,7 @@ struct SpanCounts {
 };
 
 /// Applies `plan` to at most 512 consecutive entries of one PTE table.
-using LeafKernel = SpanCounts (*)(const LeafPlan& plan, std::span<u64> ptes,
-                                  const PagePool& pages);
+using LeafKernel = SpanCounts (*)(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages);
 
 struct KernelInfo {
   std::string_view name;

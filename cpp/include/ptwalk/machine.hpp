@@ -1,6 +1,6 @@
-// A machine runs one kernel: a profile, physical memory (table frames and page frames), files, swap and
-// any number of address spaces. Everything that address spaces share lives here, so there is one lock
-// per machine: whoever calls into the core holds `mutex`.
+// A machine runs one kernel: a profile, physical memory (table frames and page frames), files, swap
+// and any number of address spaces. Everything that address spaces share lives here, so there is
+// one lock per machine: whoever calls into the core holds `mutex`.
 #pragma once
 
 #include <deque>
@@ -26,8 +26,8 @@ class Machine {
 
   FrameArena frames;
   PagePool pages;
-  std::deque<File> files;          ///< by FileId
-  std::deque<UffdContext> uffds;   ///< by UffdId
+  std::deque<File> files;         ///< by FileId
+  std::deque<UffdContext> uffds;  ///< by UffdId
   std::vector<SwapSlot> swap;
   std::vector<u64> free_slots;
   std::vector<AddressSpace*> mms;  ///< living address spaces, in the order of their making

@@ -1,5 +1,5 @@
-// Numbers of the advices (include/uapi/asm-generic/mman-common.h, v6.18) and the VMA flags that some of
-// them set. The trailing underscore keeps them apart from the system header's macros.
+// Numbers of the advices (include/uapi/asm-generic/mman-common.h, v6.18) and the VMA flags that
+// some of them set. The trailing underscore keeps them apart from the system header's macros.
 #pragma once
 
 #include "ptwalk/vma.hpp"

@@ -1,6 +1,7 @@
-// The facts about page frames that decide page-table entries: anonymous or cache, AnonExclusive, map
-// count, dirty. Models the parts of struct page and struct folio that mm/memory.c and mm/mprotect.c ask
-// for (v6.18); reference counts, LRU lists, nodes and memory cgroups are left out.
+// The facts about page frames that decide page-table entries: anonymous or cache, AnonExclusive,
+// map count, dirty. Models the parts of struct page and struct folio that mm/memory.c and
+// mm/mprotect.c ask for (v6.18); reference counts, LRU lists, nodes and memory cgroups are left
+// out.
 #pragma once
 
 #include <memory>
@@ -21,9 +22,9 @@ enum PageFlags : u16 {
   PG_dirty = 8,           ///< the folio is dirty
   PG_swapcache = 16,
   PG_ksm = 32,
-  PG_lazyfree = 64,       ///< MADV_FREE: clean and not swap backed
+  PG_lazyfree = 64,  ///< MADV_FREE: clean and not swap backed
   PG_referenced = 128,
-  PG_locked = 256,        ///< under migration: whoever needs the page waits
+  PG_locked = 256,  ///< under migration: whoever needs the page waits
 };
 
 /// Facts of one frame. A pfn without facts is an ordinary page with one mapping.
@@ -35,7 +36,7 @@ struct Page {
   u32 mapcount = 0;
   u32 anon_vma = 0;
   u16 flags = 0;
-  u8 order = 0;  ///< folio order; 9 for a transparent huge page
+  u8 order = 0;      ///< folio order; 9 for a transparent huge page
   u8 elsewhere = 0;  ///< of the map count, what no address space of the machine accounts for
   [[nodiscard]] bool anon() const { return flags & PG_anon; }
   [[nodiscard]] bool anon_exclusive() const { return flags & PG_anon_exclusive; }
@@ -52,9 +53,7 @@ class PagePool {
     Page& page = chunks_[c][pfn & (CHUNK - 1)];
     return page.flags & PG_allocated ? &page : nullptr;
   }
-  [[nodiscard]] const Page* find(Pfn pfn) const {
-    return const_cast<PagePool*>(this)->find(pfn);
-  }
+  [[nodiscard]] const Page* find(Pfn pfn) const { return const_cast<PagePool*>(this)->find(pfn); }
   /// A frame of the pool's choice; recycled frames get a new serial.
   Pfn alloc(u16 flags);
   /// The facts of a frame that the caller names; made if there are none.

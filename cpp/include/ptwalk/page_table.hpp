@@ -1,6 +1,6 @@
-// One set of page tables: a root and the frames below it. Finds and makes entries; knows what a table
-// entry is, not what a leaf means. Models pgd_offset() … pte_offset(), pte_alloc() and the accounting of
-// mm_inc_nr_ptes() (include/linux/mm.h, v6.18).
+// One set of page tables: a root and the frames below it. Finds and makes entries; knows what a
+// table entry is, not what a leaf means. Models pgd_offset() … pte_offset(), pte_alloc() and the
+// accounting of mm_inc_nr_ptes() (include/linux/mm.h, v6.18).
 #pragma once
 
 #include "ptwalk/frame_arena.hpp"
@@ -37,18 +37,19 @@ class PageTable {
 
   /// The entry of `level` that maps `addr`, or nullptr where a level above it is no table.
   [[nodiscard]] u64* find(u64 addr, Level level) const;
-  /// Descends as far as there are tables: down to the PTE, or to the entry that is none, leaf or bad.
+  /// Descends as far as there are tables: down to the PTE, or to the entry that is none, leaf or
+  /// bad.
   [[nodiscard]] WalkEnd walk(u64 addr) const;
-  /// Like find(), but allocates the missing tables; nullptr when one cannot be allocated or an entry
-  /// on the way is a leaf or bad. (__handle_mm_fault, pte_alloc)
+  /// Like find(), but allocates the missing tables; nullptr when one cannot be allocated or an
+  /// entry on the way is a leaf or bad. (__handle_mm_fault, pte_alloc)
   [[nodiscard]] u64* ensure(u64 addr, Level level);
   /// Puts a new table below a none `entry` of `level`; false when no frame can be had.
   [[nodiscard]] bool populate(u64* entry, Level level, u64 flags = _PAGE_TABLE);
   /// A table below `entry` that was deposited with a huge page: not counted, never fails.
   u64* deposit_table(u64* entry);
 
-  /// Frees the tables that lie wholly in [floor, ceiling) and map any of [start, end); what they held
-  /// must have been zapped. (free_pgd_range, mm/memory.c, v6.18)
+  /// Frees the tables that lie wholly in [floor, ceiling) and map any of [start, end); what they
+  /// held must have been zapped. (free_pgd_range, mm/memory.c, v6.18)
   void free_range(u64 start, u64 end, u64 floor, u64 ceiling);
   /// Frees the PTE table below a PMD entry and clears it. (MADV_DONTNEED with PT_RECLAIM)
   void free_pte_table(u64* pmd);

@@ -22,12 +22,12 @@ struct Modify {
 /// When a present entry without RW gets RW. (can_change_pte_writable; v5.12: dirty_accountable)
 struct Upgrade {
   bool possible = false;
-  bool huge = false;            ///< huge leaves too. (can_change_pmd_writable, v6.2 on)
-  bool not_protnone = false;    ///< a PROT_NONE entry is left alone
-  bool needs_exclusive = false; ///< the page must be anonymous and AnonExclusive
-  u64 dirty = 0;                ///< one of these bits must be set; 0: no condition
-  u64 soft_dirty = 0;           ///< this bit must be set; 0: no condition
-  u64 none_of = 0;              ///< none of these bits may be set
+  bool huge = false;             ///< huge leaves too. (can_change_pmd_writable, v6.2 on)
+  bool not_protnone = false;     ///< a PROT_NONE entry is left alone
+  bool needs_exclusive = false;  ///< the page must be anonymous and AnonExclusive
+  u64 dirty = 0;                 ///< one of these bits must be set; 0: no condition
+  u64 soft_dirty = 0;            ///< this bit must be set; 0: no condition
+  u64 none_of = 0;               ///< none of these bits may be set
 };
 
 /// What a NUMA hinting request skips. (the prot_numa block of change_pte_range)
@@ -63,28 +63,28 @@ struct LeafPlan {
   u64 set = 0;
   Upgrade upgrade{};
   NumaRule numa{};
-  u64 devmap = 0;                  ///< SPECIAL entries with this bit have no page, quietly
-  bool special_is_quiet = false;   ///< no SPECIAL entry of this VMA is reported as a bad page map
+  u64 devmap = 0;                 ///< SPECIAL entries with this bit have no page, quietly
+  bool special_is_quiet = false;  ///< no SPECIAL entry of this VMA is reported as a bad page map
 
   // Swap-format entries.
   std::array<SwapAction, 32> swap{};
   u64 swp_clear = 0;
   u64 swp_set = 0;
-  bool page_is_anon = false;       ///< what a migrating page without facts is taken for
-  u8 huge_kept = 0;                ///< flag bits that a downgraded migration PMD keeps
-  bool huge_swp_uffd = false;      ///< swp_clear and swp_set apply to migration PMDs
+  bool page_is_anon = false;   ///< what a migrating page without facts is taken for
+  u8 huge_kept = 0;            ///< flag bits that a downgraded migration PMD keeps
+  bool huge_swp_uffd = false;  ///< swp_clear and swp_set apply to migration PMDs
 
   // Markers and none.
-  u64 special_marker = 0;          ///< the word that is a marker by equality; 0: there is none
+  u64 special_marker = 0;  ///< the word that is a marker by equality; 0: there is none
   bool drops_marker = false;
-  u64 marker_stays = 0;            ///< offset bits that keep a marker in place
-  u64 none_becomes = 0;            ///< the word stored in a none entry; 0: none stays
-  bool counts_none = false;        ///< entries left none are counted (wr-protect)
+  u64 marker_stays = 0;      ///< offset bits that keep a marker in place
+  u64 none_becomes = 0;      ///< the word stored in a none entry; 0: none stays
+  bool counts_none = false;  ///< entries left none are counted (wr-protect)
 
   // The walk above the entries.
   Populate populate = Populate::never;
   bool splits_file_pmd = false;
-  bool gathers_flush = false;      ///< entries decide the flush; otherwise the count does
+  bool gathers_flush = false;  ///< entries decide the flush; otherwise the count does
 };
 
 /// Compiles a request. `uffd_features`: of the VMA's userfaultfd, 0 without one; `mm_users`: tasks

@@ -1,6 +1,6 @@
 // A profile: the rules of one kernel, as data, and the build configuration that they depend on.
-// Every difference between kernels that the walk, the faults and the system calls look at is a field
-// here; the code asks for the rule, never for the kernel's name.
+// Every difference between kernels that the walk, the faults and the system calls look at is a
+// field here; the code asks for the rule, never for the kernel's name.
 #pragma once
 
 #include <array>
@@ -34,14 +34,14 @@ enum class Populate : u8 { never, pmd_only, every_level };
 /// In which VMAs none entries take a marker.
 enum class MarkerVmas : u8 {
   none,
-  file_backed,        ///< v2 and 6.1: not anonymous
-  registered,         ///< 6.4 on: VM_UFFD_WP, and file-backed or WP_UNPOPULATED
+  file_backed,  ///< v2 and 6.1: not anonymous
+  registered,   ///< 6.4 on: VM_UFFD_WP, and file-backed or WP_UNPOPULATED
 };
 
 /// When a present entry may become writable without a fault.
 enum class UpgradeRule : u8 {
-  dirty_accountable,   ///< 5.12: MM_CP_DIRTY_ACCT
-  dirty_or_exclusive_dirty,  ///< 6.1: can_change_pte_writable, always dirty
+  dirty_accountable,               ///< 5.12: MM_CP_DIRTY_ACCT
+  dirty_or_exclusive_dirty,        ///< 6.1: can_change_pte_writable, always dirty
   shared_dirty_private_exclusive,  ///< 6.2 on
 };
 
@@ -56,80 +56,80 @@ enum class NotifierLevel : u8 { pmd, pud };
 
 /// The rules of one kernel. Fields are grouped by the source file that they come from.
 struct Profile {
-  std::string_view name;     ///< "uffd-wp-v2", "6.18", …
-  std::string_view kernel;   ///< the tree or release that it models
+  std::string_view name;    ///< "uffd-wp-v2", "6.18", …
+  std::string_view kernel;  ///< the tree or release that it models
   Config config{};
 
   // arch/x86/include/asm/pgtable*.h
-  u64 devmap_bit = 0;          ///< _PAGE_DEVMAP, 0 where the kernel has none
-  u64 saved_dirty_bit = 0;     ///< _PAGE_SAVED_DIRTY, 0 before 6.6
+  u64 devmap_bit = 0;       ///< _PAGE_DEVMAP, 0 where the kernel has none
+  u64 saved_dirty_bit = 0;  ///< _PAGE_SAVED_DIRTY, 0 before 6.6
   bool modify_keeps_pat = false;
   bool mkuffd_wp_wrprotects = false;  ///< 6.5 on: pte_mkuffd_wp and pmd_mkuffd_wp clear RW
-  bool swp_exclusive = false;  ///< _PAGE_SWP_EXCLUSIVE, 5.19 on
+  bool swp_exclusive = false;         ///< _PAGE_SWP_EXCLUSIVE, 5.19 on
 
   // include/linux/swapops.h
   MarkerFormat marker_format = MarkerFormat::none;
-  u64 marker_mask = 0;         ///< marker bits that exist (PTE_MARKER_*)
-  bool swapin_error_type = false;    ///< 5.19 to 6.1: a type above the marker
-  bool exclusive_types = false;      ///< migration read-exclusive and device-exclusive types
-  bool one_device_exclusive = false; ///< 6.15 on: one type instead of two
+  u64 marker_mask = 0;                ///< marker bits that exist (PTE_MARKER_*)
+  bool swapin_error_type = false;     ///< 5.19 to 6.1: a type above the marker
+  bool exclusive_types = false;       ///< migration read-exclusive and device-exclusive types
+  bool one_device_exclusive = false;  ///< 6.15 on: one type instead of two
 
   // mm/mprotect.c, mm/huge_memory.c
   Populate populate = Populate::never;
-  bool populate_enomem = false;      ///< 6.4 on: -ENOMEM instead of a warning
+  bool populate_enomem = false;  ///< 6.4 on: -ENOMEM instead of a warning
   MarkerVmas marker_vmas = MarkerVmas::none;
   bool marker_resolve_needs_file = false;  ///< v2: a marker in an anonymous VMA is left alone
-  bool wp_splits_file_pmd = false;   ///< v2 patch 12 on
+  bool wp_splits_file_pmd = false;         ///< v2 patch 12 on
   UpgradeRule upgrade = UpgradeRule::dirty_accountable;
-  bool pmd_retry = false;            ///< 6.5 on: a PMD found bad is cleared and looked at again
-  bool numa_saves_write = false;     ///< up to 6.1: pte_mk_savedwrite
+  bool pmd_retry = false;               ///< 6.5 on: a PMD found bad is cleared and looked at again
+  bool numa_saves_write = false;        ///< up to 6.1: pte_mk_savedwrite
   bool numa_skips_zone_device = false;  ///< 6.1 on
-  bool migration_keeps_uffd = false; ///< write -> read migration carries SWP_UFFD_WP by itself
-  bool huge_migration_uffd = false;  ///< change_huge_pmd arms migration PMDs
-  bool huge_upgrade = false;         ///< 6.2 on: can_change_pmd_writable
-  bool split_copies_dirty = false;   ///< an anonymous PMD split keeps D in the entries
+  bool migration_keeps_uffd = false;    ///< write -> read migration carries SWP_UFFD_WP by itself
+  bool huge_migration_uffd = false;     ///< change_huge_pmd arms migration PMDs
+  bool huge_upgrade = false;            ///< 6.2 on: can_change_pmd_writable
+  bool split_copies_dirty = false;      ///< an anonymous PMD split keeps D in the entries
   bool split_zero_keeps_uffd = false;
   bool split_flushes_migration = false;  ///< up to 6.9: pmdp_invalidate before the kind is known
-  bool pud_leaves = false;           ///< change_huge_pud; otherwise a PUD leaf is bad
+  bool pud_leaves = false;               ///< change_huge_pud; otherwise a PUD leaf is bad
   FlushRule flush = FlushRule::whole_range;
   NotifierLevel notifier = NotifierLevel::pmd;
 
   // mm/mmap.c, mm/vma.c
-  bool writenotify_uffd_wp = false;  ///< vma_wants_writenotify has the VM_UFFD_WP term
-  bool manual_write_upgrade = false; ///< vma_wants_manual_pte_write_upgrade
-  bool merge_adopts_anon_vma = false;///< 6.18: a VMA with anon_vma merges with one without
-  bool ro_drops_account = false;     ///< 6.12 on: an anonymous VMA without anon_vma loses VM_ACCOUNT
+  bool writenotify_uffd_wp = false;    ///< vma_wants_writenotify has the VM_UFFD_WP term
+  bool manual_write_upgrade = false;   ///< vma_wants_manual_pte_write_upgrade
+  bool merge_adopts_anon_vma = false;  ///< 6.18: a VMA with anon_vma merges with one without
+  bool ro_drops_account = false;  ///< 6.12 on: an anonymous VMA without anon_vma loses VM_ACCOUNT
 
   // fs/userfaultfd.c, mm/userfaultfd.c
-  u64 uffd_features = 0;             ///< reply of UFFDIO_API
-  u64 wp_file_feature = 0;           ///< UFFD_FEATURE_WP_HUGETLBFS_SHMEM, another bit in v2
-  bool wp_file_backed = false;       ///< WP may be registered on shmem and hugetlb
-  bool minor_shmem = false;          ///< 5.13 on: MINOR on shmem
-  bool wp_one_vma = false;           ///< WRITEPROTECT: one VMA holds the whole range
-  bool wp_table_word = false;        ///< protection word from the flags, not vm_page_prot
-  bool wp_upgrades = false;          ///< RESOLVE carries TRY_CHANGE_WRITABLE
+  u64 uffd_features = 0;        ///< reply of UFFDIO_API
+  u64 wp_file_feature = 0;      ///< UFFD_FEATURE_WP_HUGETLBFS_SHMEM, another bit in v2
+  bool wp_file_backed = false;  ///< WP may be registered on shmem and hugetlb
+  bool minor_shmem = false;     ///< 5.13 on: MINOR on shmem
+  bool wp_one_vma = false;      ///< WRITEPROTECT: one VMA holds the whole range
+  bool wp_table_word = false;   ///< protection word from the flags, not vm_page_prot
+  bool wp_upgrades = false;     ///< RESOLVE carries TRY_CHANGE_WRITABLE
   bool unregister_resolves = false;
   bool unregister_checks_ctx = false;
-  bool register_merges_next = true;  ///< false on 6.1: no merge after a start inside a VMA
-  bool uffd_cont_wp = false;         ///< UFFDIO_CONTINUE has a WP mode
-  bool fills_prepare_first = false;  ///< 6.8 on: anon_vma_prepare before the checks
+  bool register_merges_next = true;       ///< false on 6.1: no merge after a start inside a VMA
+  bool uffd_cont_wp = false;              ///< UFFDIO_CONTINUE has a WP mode
+  bool fills_prepare_first = false;       ///< 6.8 on: anon_vma_prepare before the checks
   bool copy_private_over_marker = false;  ///< v2: EEXIST over a marker in a private mapping
   bool copy_ignores_wp_readonly = false;  ///< v2: WP and D not set where VM_WRITE is missing
 
   // mm/memory.c, mm/rmap.c, mm/mremap.c, mm/madvise.c
-  bool migration_wrprotects = false; ///< a page migrated back armed comes back without RW
-  bool pageout_checks_lru = false;   ///< 6.5 on: pages off the LRU keep their A bit
-  bool faultaround_dirty = false;    ///< 6.18: a read maps dirty folios dirty
+  bool migration_wrprotects = false;  ///< a page migrated back armed comes back without RW
+  bool pageout_checks_lru = false;    ///< 6.5 on: pages off the LRU keep their A bit
+  bool faultaround_dirty = false;     ///< 6.18: a read maps dirty folios dirty
   /// 6.12 on: the entry is armed before RW is considered, and a load may give RW too.
   bool swapin_arms_first = false;
-  bool persist_needs_uffd_vma = false;    ///< a zap leaves markers only in VM_UFFD_WP VMAs
-  bool fork_copies_wp_vma = false;   ///< page tables copied when the child VMA keeps VM_UFFD_WP
-  bool mremap_clears_uffd = false;   ///< bits and markers dropped without EVENT_REMAP
-  bool mremap_marks_markers = false; ///< soft-dirty is set on moved markers too
-  bool move_realigns = false;        ///< 6.6 on: whole tables move between unaligned ends
-  bool mremap_multi_vma = false;     ///< 6.17 on: a move of several VMAs; a shrink is told shrunk
-  bool pagemap_uffd_wp = false;      ///< bit 57 of a pagemap word
-  bool anon_exclusive = false;       ///< PageAnonExclusive, 5.19 on
+  bool persist_needs_uffd_vma = false;  ///< a zap leaves markers only in VM_UFFD_WP VMAs
+  bool fork_copies_wp_vma = false;      ///< page tables copied when the child VMA keeps VM_UFFD_WP
+  bool mremap_clears_uffd = false;      ///< bits and markers dropped without EVENT_REMAP
+  bool mremap_marks_markers = false;    ///< soft-dirty is set on moved markers too
+  bool move_realigns = false;           ///< 6.6 on: whole tables move between unaligned ends
+  bool mremap_multi_vma = false;  ///< 6.17 on: a move of several VMAs; a shrink is told shrunk
+  bool pagemap_uffd_wp = false;   ///< bit 57 of a pagemap word
+  bool anon_exclusive = false;    ///< PageAnonExclusive, 5.19 on
 
   /// Kind of each of the 32 swap types under this profile's configuration.
   std::array<SwpKind, 32> swp_kinds{};
@@ -157,9 +157,7 @@ struct Profile {
 
   [[nodiscard]] u64 dirty_bits() const { return _PAGE_DIRTY | saved_dirty_bit; }
   [[nodiscard]] bool pte_dirty(u64 v) const { return (v & dirty_bits()) != 0; }
-  [[nodiscard]] u64 soft_dirty_bit() const {
-    return config.mem_soft_dirty ? _PAGE_SOFT_DIRTY : 0;
-  }
+  [[nodiscard]] u64 soft_dirty_bit() const { return config.mem_soft_dirty ? _PAGE_SOFT_DIRTY : 0; }
   [[nodiscard]] u64 swp_soft_dirty_bit() const {
     return config.mem_soft_dirty ? _PAGE_SWP_SOFT_DIRTY : 0;
   }

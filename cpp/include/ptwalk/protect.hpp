@@ -43,13 +43,13 @@ enum class Warning : u8 { table_alloc_failed, bad_page_map };
 
 /// Everything that one or more calls of change_protection() did.
 struct ProtectResult {
-  u64 pages = 0;           ///< the kernel's return value; 0 with an error
+  u64 pages = 0;  ///< the kernel's return value; 0 with an error
   u64 none_to_marker = 0;
   u64 marker_to_none = 0;
-  u64 present = 0;         ///< present entries counted, changed or not; NUMA skips are not
-  u64 swap = 0;            ///< swap-format entries changed
-  u64 huge = 0;            ///< huge leaves changed whole
-  u64 none_skipped = 0;    ///< pages that a wr-protect left none, tables or not
+  u64 present = 0;       ///< present entries counted, changed or not; NUMA skips are not
+  u64 swap = 0;          ///< swap-format entries changed
+  u64 huge = 0;          ///< huge leaves changed whole
+  u64 none_skipped = 0;  ///< pages that a wr-protect left none, tables or not
   u64 tables_allocated = 0;
   u64 numa_huge_pte_updates = 0;  ///< NUMA_HUGE_PTE_UPDATES
   u64 thp_split_pmd = 0;          ///< THP_SPLIT_PMD

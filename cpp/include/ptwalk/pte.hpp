@@ -1,6 +1,6 @@
 // Bits and predicates of x86-64 page-table entries, for 4 KiB entries, 2 MiB and 1 GiB leaves and
-// table entries. Models arch/x86/include/asm/{pgtable_types.h,pgtable.h,pgtable-invert.h}, v5.12 and
-// v6.18. What differs by kernel (markers, SAVED_DIRTY, DEVMAP) is in profile.hpp.
+// table entries. Models arch/x86/include/asm/{pgtable_types.h,pgtable.h,pgtable-invert.h}, v5.12
+// and v6.18. What differs by kernel (markers, SAVED_DIRTY, DEVMAP) is in profile.hpp.
 #pragma once
 
 #include "ptwalk/types.hpp"

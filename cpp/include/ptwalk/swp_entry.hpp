@@ -1,6 +1,7 @@
-// The swap format of a non-present entry: 5-bit type, 50-bit inverted offset, flag bits 1..3; and the
-// table of special types. Models arch/x86/include/asm/pgtable_64.h and include/linux/{swap.h,swapops.h},
-// v5.12 to v6.18. Which types exist depends on the profile and its configuration.
+// The swap format of a non-present entry: 5-bit type, 50-bit inverted offset, flag bits 1..3; and
+// the table of special types. Models arch/x86/include/asm/pgtable_64.h and
+// include/linux/{swap.h,swapops.h}, v5.12 to v6.18. Which types exist depends on the profile and
+// its configuration.
 #pragma once
 
 #include "ptwalk/pte.hpp"

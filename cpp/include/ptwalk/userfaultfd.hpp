@@ -33,14 +33,20 @@ inline constexpr u64 UFFD_PAGEFAULT_FLAG_WP = 2;
 inline constexpr u64 UFFD_PAGEFAULT_FLAG_MINOR = 4;
 
 /// Event numbers of struct uffd_msg.
-enum class UffdEvent : u8 { pagefault = 0x12, fork = 0x13, remap = 0x14, remove = 0x15, unmap = 0x16 };
+enum class UffdEvent : u8 {
+  pagefault = 0x12,
+  fork = 0x13,
+  remap = 0x14,
+  remove = 0x15,
+  unmap = 0x16
+};
 
 struct UffdMsg {
   UffdEvent event = UffdEvent::pagefault;
-  u64 flags = 0;    ///< UFFD_PAGEFAULT_FLAG_*
-  u64 address = 0;  ///< fault address; remap: from; remove, unmap: start
-  u64 to = 0;       ///< remap: to; remove, unmap: end
-  u64 length = 0;   ///< remap
+  u64 flags = 0;           ///< UFFD_PAGEFAULT_FLAG_*
+  u64 address = 0;         ///< fault address; remap: from; remove, unmap: start
+  u64 to = 0;              ///< remap: to; remove, unmap: end
+  u64 length = 0;          ///< remap
   UffdId child = NO_UFFD;  ///< fork: the child's context
   u32 thread = 0;          ///< page fault: the thread that waits, with THREAD_ID
 };

@@ -1,6 +1,7 @@
-// Virtual memory areas: flags, protection words, the write-notify rule, and the sorted list with its
-// splitting and merging. Models include/linux/mm.h, arch/x86/mm/pgprot.c, mm/vma.c and mm/mmap.c
-// (v5.12 to v6.18). NUMA policies, names and hugetlb reservations take no part in merging here.
+// Virtual memory areas: flags, protection words, the write-notify rule, and the sorted list with
+// its splitting and merging. Models include/linux/mm.h, arch/x86/mm/pgprot.c, mm/vma.c and
+// mm/mmap.c (v5.12 to v6.18). NUMA policies, names and hugetlb reservations take no part in merging
+// here.
 #pragma once
 
 #include <string>
@@ -22,7 +23,8 @@ inline constexpr u64 VM_MAYEXEC = 0x40;
 inline constexpr u64 VM_MAYSHARE = 0x80;
 inline constexpr u64 VM_UFFD_MISSING = 0x200;
 inline constexpr u64 VM_PFNMAP = 0x400;
-inline constexpr u64 VM_MAYBE_GUARD = 0x800;  ///< v6.18: guard regions may lie inside; never an obstacle to merging
+inline constexpr u64 VM_MAYBE_GUARD =
+    0x800;  ///< v6.18: guard regions may lie inside; never an obstacle to merging
 inline constexpr u64 VM_UFFD_WP = 0x1000;
 inline constexpr u64 VM_LOCKED = 0x2000;
 inline constexpr u64 VM_IO = 0x4000;
@@ -61,9 +63,9 @@ struct Vma {
   u64 pgoff = 0;  ///< page offset in the file; anonymous: the address it was made at >> 12
   FileId file = NO_FILE;
   UffdId uffd = NO_UFFD;
-  u32 anon_vma = 0;  ///< 0: none yet
+  u32 anon_vma = 0;        ///< 0: none yet
   u32 anon_vma_chain = 0;  ///< anon_vmas that this VMA's pages may belong to; 1 until a fork
-  u32 name = 0;      ///< index into AddressSpace::names; 0: none
+  u32 name = 0;            ///< index into AddressSpace::names; 0: none
   VmaKind kind = VmaKind::anon;
 
   [[nodiscard]] u64 length() const { return end - start; }
@@ -82,7 +84,8 @@ struct Vma {
 bool vma_wants_writenotify(const Profile& profile, const Vma& vma, u64 page_prot);
 /// vma_set_page_prot(): the protection word of the VMA's flags, write-notify applied. (mm/mmap.c)
 u64 vma_page_prot(const Profile& profile, const Vma& vma);
-/// vma_wants_manual_pte_write_upgrade(): whether mprotect and resolve upgrade entries. (mm.h, v6.18)
+/// vma_wants_manual_pte_write_upgrade(): whether mprotect and resolve upgrade entries. (mm.h,
+/// v6.18)
 bool vma_wants_manual_pte_write_upgrade(const Profile& profile, const Vma& vma);
 /// "0x00007f0000000000-0x00007f0000400000 rw-s": as messages print a VMA.
 std::string vma_range(u64 start, u64 end, u64 flags);
@@ -106,8 +109,8 @@ class VmaList {
   void erase(Index first, Index last) {
     vmas_.erase(vmas_.begin() + std::ptrdiff_t(first), vmas_.begin() + std::ptrdiff_t(last));
   }
-  /// Merges the VMA at `i`, just changed or made, with the neighbours that allow it; returns the index
-  /// of the VMA that holds it now. (vma_merge, mm/vma.c, v6.18)
+  /// Merges the VMA at `i`, just changed or made, with the neighbours that allow it; returns the
+  /// index of the VMA that holds it now. (vma_merge, mm/vma.c, v6.18)
   Index merge(Index i, const Profile& profile, bool with_next = true);
   /// The anon_vma that the VMA at `i` may share with a neighbour, 0 for none.
   /// (find_mergeable_anon_vma, mm/vma.c, v6.18)
