@@ -27,6 +27,16 @@ u64 moved_entry(const Profile& p, u64 entry, bool clear_uffd) {
   return entry;
 }
 
+/// The VMA at the destination is no longer registered: all of it, though the move may have merged
+/// it with a neighbour, and without a merge afterwards. (userfaultfd_reset_ctx, fs/userfaultfd.c,
+/// v6.18)
+void reset_uffd(const Profile& p, Vma& vma) {
+  const bool was_wp = vma.uffd_wp();
+  vma.uffd = NO_UFFD;
+  vma.flags &= ~VM_UFFD_FLAGS;
+  if (was_wp && vma.shared() && p.writenotify_uffd_wp) vma.page_prot = vma_page_prot(p, vma);
+}
+
 /// Whether [start aligned down to 2 MiB, start) holds no other VMA, and `start` begins this one.
 bool can_align_down(const VmaList& vmas, const Vma& vma, u64 start) {
   return vma.start == start && !vmas.all().empty() && [&] {
@@ -105,7 +115,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
     (void)unmap_range(moved.start, moved.end);
     return refuse(Cause::table_alloc_failed, move.to);
   }
-  if (ctx && !follows) set_uffd(move.to, move.to + move.to_length, NO_UFFD, 0);
+  if (ctx && !follows) reset_uffd(p, *vmas.find(move.to));
 
   if (move.keep_source) {
     Vma& kept = *vmas.find(move.from);

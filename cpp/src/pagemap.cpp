@@ -117,9 +117,8 @@ class Scan {
       const u64 size = level_size(at.level);
       const u64 next = std::min(end, align_down(addr, size) + size);
       const bool leaf = mm_.tables.kind(*at.entry, at.level) == EntryKind::leaf;
-      // An absent table reads as written memory only where it may be wr-protected.
-      u64 categories =
-          vma_categories_ | (vma_categories_ & PAGE_IS_WPALLOWED ? PAGE_IS_WRITTEN : 0);
+      // An absent table reads as written memory only in a VMA registered for wp.
+      u64 categories = vma_categories_ | (vma.uffd_wp() ? PAGE_IS_WRITTEN : 0);
       if (leaf)
         categories = vma_categories_ | PAGE_IS_HUGE |
                      (pmd_present(*at.entry) ? PAGE_IS_PRESENT : PAGE_IS_SWAPPED) |

@@ -30,6 +30,11 @@ struct Slot {
   const FillRequest& request;
 
   [[nodiscard]] Error exists() const { return {Cause::entry_exists, request.call, addr, *pte}; }
+  /// mfill_file_over_size(): nothing is put beyond the end of the file, into private mappings
+  /// either.
+  [[nodiscard]] bool beyond_eof() const {
+    return !vma.anonymous() && vma.index_of(addr) >= mm.machine->files[u64(vma.file)].nr_pages();
+  }
 };
 
 /// mfill_atomic_install_pte(): the entry of a page that the handler supplied.
@@ -59,7 +64,6 @@ Error fill_shared_copy(const Slot& s) {
   Machine& machine = *s.mm.machine;
   File& file = machine.files[u64(s.vma.file)];
   const u64 index = s.vma.index_of(s.addr);
-  if (index >= file.nr_pages()) return {Cause::page_not_cached, s.request.call, s.addr};
   if (file.cache.contains(index)) return s.exists();
   const Pfn pfn = machine.get_page(s.vma.file, index);
   if (Error error = install(s, pfn, true)) {
@@ -81,8 +85,7 @@ Error fill_zeropage(const Slot& s) {
 Error fill_continue(const Slot& s) {
   Machine& machine = *s.mm.machine;
   const u64 index = s.vma.index_of(s.addr);
-  const File& file = machine.files[u64(s.vma.file)];
-  if (index >= file.nr_pages() || !file.cache.contains(index))
+  if (!machine.files[u64(s.vma.file)].cache.contains(index))
     return {Cause::page_not_cached, s.request.call, s.addr};
   const Pfn pfn = machine.get_page(s.vma.file, index);
   if (machine.pages.at(pfn).flags & PG_locked)
@@ -99,6 +102,10 @@ Error fill_poison(const Slot& s) {
 }
 
 Error fill_page(const Slot& s) {
+  // CONTINUE finds out in the page cache, the others when the entry is made.
+  if (s.beyond_eof())
+    return {s.request.fill == Fill::continue_ ? Cause::beyond_eof_einval : Cause::beyond_eof,
+            s.request.call, s.addr};
   switch (s.request.fill) {
     case Fill::copy: return s.vma.shared() ? fill_shared_copy(s) : fill_private_copy(s);
     case Fill::zeropage: return fill_zeropage(s);

@@ -72,6 +72,8 @@ enum class Cause : u8 {
   entry_migrating,
   entry_special,
   page_not_cached,
+  beyond_eof,
+  beyond_eof_einval,
   locked_vma,
   bad_advice,
   unknown_advice,
