@@ -101,7 +101,7 @@ PageFacts facts_at(const AddressSpace& mm, u64 addr) {
     facts.index = page->index;
     facts.file = page->file;
     facts.mapcount = page->mapcount;
-    facts.flags = page->flags;
+    facts.flags = mm.machine->pages.flags(facts.pfn);
     facts.order = page->order;
   }
   return facts;

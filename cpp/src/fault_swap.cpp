@@ -66,7 +66,7 @@ Fault swap_in(FaultContext& vmf) {
   if (armed && p.swapin_arms_first) entry = p.pte_mkuffd_wp(entry);
   bool still_to_write = vmf.request.write;
   if (exclusive) {
-    if (p.anon_exclusive) page.flags |= PG_anon_exclusive;
+    if (p.anon_exclusive) machine.pages.set_anon_exclusive(pfn, true);
     if (swapin_may_write(vmf, entry)) {
       entry = p.pte_mkwrite(vmf.request.write ? p.pte_mkdirty(entry) : entry);
       still_to_write = false;
@@ -103,7 +103,7 @@ void wp_page_reuse(FaultContext& vmf, u64 old) {
 bool can_reuse_anon(Machine& machine, Pfn pfn) {
   const Page* page = machine.pages.find(pfn);
   if (!page || !page->anon() || (page->flags & PG_ksm)) return false;
-  if (page->anon_exclusive()) return true;
+  if (machine.pages.anon_exclusive(pfn)) return true;
   // v5.12 counts the swap cache as another user; later kernels try to drop it first.
   const bool alone = machine.profile.anon_exclusive
                          ? page->mapcount == 1 && machine.free_swap(pfn)
@@ -127,7 +127,7 @@ Fault do_wp_page(FaultContext& vmf) {
     return Fault::done;
   }
   if (!(old & _PAGE_SPECIAL) && can_reuse_anon(machine, pfn)) {
-    if (vmf.profile().anon_exclusive) machine.pages.at(pfn).flags |= PG_anon_exclusive;
+    if (vmf.profile().anon_exclusive) machine.pages.set_anon_exclusive(pfn, true);
     wp_page_reuse(vmf, old);
     return Fault::done;
   }

@@ -21,7 +21,7 @@ struct EntryCopy {
     u64 entry = *source;
     if (!(entry & _PAGE_SPECIAL)) {
       if (Page* page = machine.pages.find(pte_pfn(entry))) {
-        page->flags &= u16(~PG_anon_exclusive);
+        machine.pages.set_anon_exclusive(pte_pfn(entry), false);
         ++page->mapcount;
       }
     }

@@ -67,6 +67,7 @@ void spread_facts(PagePool& pages, Pfn head_pfn) {
     Page& tail = pages.at(head_pfn + i);
     const u64 serial = tail.serial;
     tail = *pages.find(head_pfn);
+    pages.set_anon_exclusive(head_pfn + i, pages.anon_exclusive(head_pfn));
     tail.serial = serial;
     tail.index += i;
   }

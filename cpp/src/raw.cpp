@@ -221,7 +221,7 @@ u64 AddressSpace::adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts) {
   if (facts & LOAD_DIRTY) page.flags |= PG_dirty;
   if (facts & LOAD_ANON) {
     page.flags |= PG_anon;
-    if (facts & LOAD_EXCLUSIVE) page.flags |= PG_anon_exclusive;
+    if (facts & LOAD_EXCLUSIVE) machine->pages.set_anon_exclusive(pfn, true);
     anon_vma_prepare(vma);
   }
   return pfn_pte(pfn, entry & ~PTE_PFN_MASK);

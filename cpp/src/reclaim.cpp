@@ -34,10 +34,10 @@ u64 carried_bits(const Profile& p, u64 pte) {
          (pte & _PAGE_UFFD_WP ? _PAGE_SWP_UFFD_WP : 0);
 }
 
-SwpKind migration_kind(const Profile& p, u64 pte, const Page& page) {
+SwpKind migration_kind(const Profile& p, u64 pte, bool exclusive) {
   if (pte & _PAGE_RW) return SwpKind::migration_write;
-  return p.exclusive_types && page.anon_exclusive() ? SwpKind::migration_read_exclusive
-                                                    : SwpKind::migration_read;
+  return p.exclusive_types && exclusive ? SwpKind::migration_read_exclusive
+                                        : SwpKind::migration_read;
 }
 
 }  // namespace
@@ -60,7 +60,7 @@ void Machine::reclaim_page(Pfn pfn) {
     --page.mapcount;
     if (slot == NO_SLOT) return;
     *pte = make_swp_pte(0, slot) | carried_bits(profile, old) |
-           (profile.swp_exclusive && page.anon_exclusive() ? _PAGE_SWP_EXCLUSIVE : 0);
+           (profile.swp_exclusive && pages.anon_exclusive(pfn) ? _PAGE_SWP_EXCLUSIVE : 0);
     dup_slot(slot);
   });
   if (page.mapcount > page.elsewhere) return;  // stored raw, where no reverse map leads: it stays
@@ -93,7 +93,7 @@ void Machine::migrate_start(Pfn pfn) {
     const u64 old = *pte;
     if (!maps(old, pfn)) return;
     if (profile.pte_dirty(old)) page.flags |= PG_dirty;
-    const int type = profile.swp_type_of(migration_kind(profile, old, page));
+    const int type = profile.swp_type_of(migration_kind(profile, old, pages.anon_exclusive(pfn)));
     *pte = make_swp_pte(unsigned(type), pfn) | carried_bits(profile, old);
   });
 }
@@ -108,6 +108,7 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
   page = source;
   page.serial = identity;
   page.flags &= u16(~PG_locked);
+  pages.set_anon_exclusive(target, pages.anon_exclusive(pfn));
   rmap_walk(*this, pfn, [&](AddressSpace&, const Vma& vma, u64, u64* pte) {
     const u64 old = *pte;
     if (!is_swap_pte(old) || profile.is_marker(old)) return;

@@ -43,8 +43,9 @@ Error move_present(const PageMove& m, u64* from, u64* to) {
     *from = 0;
     return {};
   }
-  Page* page = m.mm.machine->pages.find(pte_pfn(old));
-  if (!page || !page->anon() || !page->anon_exclusive()) return {Cause::entry_busy, CALL, m.src};
+  PagePool& pool = m.mm.machine->pages;
+  Page* page = pool.find(pte_pfn(old));
+  if (!page || !pool.anon_exclusive(pte_pfn(old))) return {Cause::entry_busy, CALL, m.src};
   page->index = m.dst_vma.index_of(m.dst);
   u64 entry = pfn_pte(pte_pfn(old), m.dst_vma.page_prot);
   if (p.pte_dirty(old)) entry = p.pte_mkdirty(entry);

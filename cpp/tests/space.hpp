@@ -74,6 +74,9 @@ struct Space {
   }
   [[nodiscard]] u64 flags_of(u64 addr) const { return bits(pte(addr)); }
   [[nodiscard]] Page& page(u64 addr) { return machine->pages.at(pte_pfn(pte(addr))); }
+  [[nodiscard]] bool anon_exclusive(u64 addr) const {
+    return machine->pages.anon_exclusive(pte_pfn(pte(addr)));
+  }
   [[nodiscard]] const Vma& vma(u64 addr) const { return *mm->vmas.find(addr); }
   [[nodiscard]] std::size_t nr_vmas() const { return mm->vmas.all().size(); }
 

@@ -21,7 +21,7 @@ TEST_CASE("do_anonymous_page: the zero page for a read, a page of its own for a 
   s.write(addr + pages(1));
   for (u64 at : {addr, addr + pages(1)}) {
     CHECK(s.flags_of(at) == 0x8000000000000067);
-    CHECK(s.page(at).anon_exclusive());
+    CHECK(s.anon_exclusive(at));
   }
 }
 

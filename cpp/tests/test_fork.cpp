@@ -25,7 +25,7 @@ TEST_CASE("copy_present_ptes: private writable pages become read-only and shared
   CHECK(s.flags_of(addr) == present(SAVED_DIRTY));
   CHECK(bits(pte_of(child, addr)) == (present(SAVED_DIRTY) & ~_PAGE_ACCESSED));
   CHECK(pte_pfn(pte_of(child, addr)) == pte_pfn(s.pte(addr)));
-  CHECK_FALSE(s.page(addr).anon_exclusive());
+  CHECK_FALSE(s.anon_exclusive(addr));
   CHECK(s.page(addr).mapcount == 2);
   CHECK(bits(pte_of(child, addr + pages(1))) == (present(_PAGE_SPECIAL) & ~_PAGE_ACCESSED));
   // The first to write gets a copy, the last keeps the page.
@@ -34,7 +34,7 @@ TEST_CASE("copy_present_ptes: private writable pages become read-only and shared
   CHECK(pte_pfn(pte_of(child, addr)) != pfn);
   s.write(addr);
   CHECK(pte_pfn(s.pte(addr)) == pfn);
-  CHECK(s.page(addr).anon_exclusive());
+  CHECK(s.anon_exclusive(addr));
 }
 
 TEST_CASE("a shared mapping without anonymous pages starts with empty tables") {

@@ -80,7 +80,8 @@ TEST_CASE("6.2 on: an exclusive anonymous huge page gets RW back at once") {
     CAPTURE(name);
     WalkSpace space(name, VmaKind::anon);
     space.put(BASE, PMD_LEVEL, 0x80000000400008a5);
-    space.machine->pages.at(0x40000).flags |= PG_anon | PG_anon_exclusive;
+    space.machine->pages.at(0x40000).flags |= PG_anon;
+    space.machine->pages.set_anon_exclusive(0x40000, true);
     (void)space.change(BASE, BASE + PMD_SIZE, RO_NX, MM_CP_TRY_CHANGE_WRITABLE);
     CHECK(((space.get(BASE, PMD_LEVEL) & _PAGE_RW) != 0) == writable);
   }
@@ -119,12 +120,13 @@ TEST_CASE("what is known of a huge page holds for each of its pages after a spli
   WalkSpace space("6.18", VmaKind::anon);
   space.put(BASE, PMD_LEVEL, 0x80000000400000e7);
   Page& head = space.machine->pages.at(0x40000);
-  head.flags |= PG_anon | PG_anon_exclusive;
+  head.flags |= PG_anon;
+  space.machine->pages.set_anon_exclusive(0x40000, true);
   head.index = 0x7f0000000;
   (void)space.change(BASE, BASE + PAGE_SIZE, RO_NX, 0);
   const Page* tail = space.machine->pages.find(0x40003);
   REQUIRE(tail);
-  CHECK(tail->anon_exclusive());
+  CHECK(space.machine->pages.anon_exclusive(0x40003));
   CHECK(tail->dirty());
   CHECK(tail->index == 0x7f0000003);
   CHECK(tail->serial != head.serial);

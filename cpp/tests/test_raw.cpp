@@ -140,10 +140,10 @@ TEST_CASE("load_pages(): facts of anonymous, cached and zero pages; a word of 0 
   s.read(addr + pages(2));
   REQUIRE(s.mm->load_pages(addr, words, facts).ok());
   CHECK(pte_pfn(s.pte(addr)) == 0x12345);
-  CHECK(s.page(addr).anon_exclusive());
+  CHECK(s.anon_exclusive(addr));
   CHECK(s.page(addr).dirty());
   CHECK(pte_pfn(s.pte(addr + pages(1))) != 0);  // a frame of the machine's choice
-  CHECK_FALSE(s.page(addr + pages(1)).anon_exclusive());
+  CHECK_FALSE(s.anon_exclusive(addr + pages(1)));
   CHECK(s.flags_of(addr + pages(2)) == present(_PAGE_SPECIAL));
   CHECK(s.pte(addr + pages(3)) == 0x8000000001a2b225);
   CHECK(pte_protnone(s.pte(addr + pages(4))));

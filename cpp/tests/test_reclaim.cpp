@@ -115,7 +115,7 @@ TEST_CASE("remove_migration_pte: another frame, the same page") {
   CHECK(s.machine->pages.find(old) == nullptr);
   CHECK(s.page(addr).index == before.index);
   CHECK(s.page(addr).mapcount == 1);
-  CHECK(s.page(addr).anon_exclusive());
+  CHECK(s.anon_exclusive(addr));
   CHECK(s.page(addr).dirty());  // the entry was
   CHECK(s.page(addr).serial != before.serial);
 }

@@ -140,7 +140,7 @@ TEST_CASE("6.18: D hides in SAVED_DIRTY while RW is off, and an exclusive page g
   CHECK(apply("6.18", vma, read_only, TRY, RO_NX, pages).now == read_only);  // no facts
   pages.at(0x12345).flags |= PG_anon;
   CHECK(apply("6.18", vma, read_only, TRY, RO_NX, pages).now == read_only);  // shared by fork
-  pages.at(0x12345).flags |= PG_anon_exclusive;
+  pages.set_anon_exclusive(0x12345, true);
   CHECK(apply("6.18", vma, read_only, TRY, RO_NX, pages).now == 0x8000000012345067);
   CHECK(apply("6.18", vma, 0x8000000012345025, TRY, RO_NX, pages).now == 0x8000000012345027);
   // 6.1 has no SAVED_DIRTY, and leaves a clean page to the fault handler.
@@ -230,5 +230,4 @@ TEST_CASE("scalar is the first kernel of the list") {
   REQUIRE_FALSE(kernels().empty());
   CHECK(kernels().front().name == "scalar");
   CHECK((kernels().front().apply == &apply_scalar));
-  CHECK((best_kernel() == kernels().back().apply));
 }

@@ -47,7 +47,7 @@ TEST_CASE("mfill_atomic_install_pte on 6.18: none and every marker give way, pri
   CHECK(s.flags_of(shared + pages(1)) == ARMED_DIRTY);
   CHECK(s.mm->uffd_copy(id, anon, pages(2), COPY_WP).ok());
   CHECK(s.flags_of(anon) == ARMED_DIRTY);
-  CHECK(s.page(anon).anon_exclusive());
+  CHECK(s.anon_exclusive(anon));
   // A copy takes poison away.
   REQUIRE(s.mm->uffd_poison(id, shared + pages(2), pages(1), 0).ok());
   CHECK(s.mm->uffd_copy(id, shared + pages(2), pages(1), 0).ok());

@@ -18,7 +18,7 @@ inline constexpr u64 NO_SLOT = ~0ull;
 enum PageFlags : u16 {
   PG_allocated = 1,
   PG_anon = 2,
-  PG_anon_exclusive = 4,  ///< PageAnonExclusive, v5.19 on
+  PG_anon_exclusive = 4,  ///< PageAnonExclusive, v5.19 on; kept by PagePool, see there
   PG_dirty = 8,           ///< the folio is dirty
   PG_swapcache = 16,
   PG_ksm = 32,
@@ -39,7 +39,6 @@ struct Page {
   u8 order = 0;      ///< folio order; 9 for a transparent huge page
   u8 elsewhere = 0;  ///< of the map count, what no address space of the machine accounts for
   [[nodiscard]] bool anon() const { return flags & PG_anon; }
-  [[nodiscard]] bool anon_exclusive() const { return flags & PG_anon_exclusive; }
   [[nodiscard]] bool dirty() const { return flags & PG_dirty; }
 };
 
@@ -54,6 +53,22 @@ class PagePool {
     return page.flags & PG_allocated ? &page : nullptr;
   }
   [[nodiscard]] const Page* find(Pfn pfn) const { return const_cast<PagePool*>(this)->find(pfn); }
+  /// PageAnonExclusive(). It is a bit array by pfn, so that a kernel can judge many entries without
+  /// touching their facts; only anonymous pages with facts have the bit.
+  [[nodiscard]] bool anon_exclusive(Pfn pfn) const {
+    return exclusive_word(pfn >> CHUNK_SHIFT) >> (pfn & (CHUNK - 1)) & 1;
+  }
+  /// SetPageAnonExclusive() and ClearPageAnonExclusive(); the page must be anonymous to be set.
+  void set_anon_exclusive(Pfn pfn, bool exclusive);
+  /// The bits of pfns 64 * i to 64 * i + 63, lowest first.
+  [[nodiscard]] u64 exclusive_word(u64 i) const {
+    return i < exclusive_.size() ? exclusive_[i] : 0;
+  }
+  /// The flags of a page with facts, PG_anon_exclusive among them.
+  [[nodiscard]] u16 flags(Pfn pfn) const {
+    return u16(find(pfn)->flags | (anon_exclusive(pfn) ? PG_anon_exclusive : 0));
+  }
+
   /// A frame of the pool's choice; recycled frames get a new serial.
   Pfn alloc(u16 flags);
   /// The facts of a frame that the caller names; made if there are none.
@@ -64,7 +79,9 @@ class PagePool {
  private:
   static constexpr unsigned CHUNK_SHIFT = 6;  // a real process has its frames far apart
   static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
+  static_assert(CHUNK == 64, "exclusive_ has one bit per page of a chunk");
   std::vector<std::unique_ptr<Page[]>> chunks_;
+  std::vector<u64> exclusive_;  // one word per chunk
   std::vector<Pfn> free_;
   Pfn next_ = 1ull << 20;  // above every frame with a role of its own
   u64 next_serial_ = 1;

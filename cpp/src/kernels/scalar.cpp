@@ -98,8 +98,7 @@ bool can_upgrade(const LeafPlan& plan, u64 word, Level level, const PagePool& pa
   if (word & rule.none_of) return false;
   if (!rule.needs_exclusive) return true;
   if (level == PTE_LEVEL && !normal_page(plan, word, bad_page_map)) return false;
-  const Page* page = pages.find(leaf_address(word, level) >> PAGE_SHIFT);
-  return page && page->anon() && page->anon_exclusive();
+  return pages.anon_exclusive(leaf_address(word, level) >> PAGE_SHIFT);
 }
 
 u64 upgraded(const LeafPlan& plan, u64 word) {
