@@ -136,6 +136,7 @@ LeafPlan compile_plan(const Profile& profile, const Vma& vma, u64 newprot, u32 c
   plan.gathers_flush = profile.flush == FlushRule::gather;
   compile_swap(profile, plan);
   compile_uffd(profile, vma, cp_flags, uffd_features, plan);
+  plan.lanes = lane_rules(plan);
   return plan;
 }
 

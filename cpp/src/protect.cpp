@@ -46,7 +46,7 @@ class Walk {
         profile_(mm.profile()),
         plan_(plan),
         result_(result),
-        kernel_(best_kernel()),
+        kernel_(active_kernel().apply),
         huge_{*mm.machine, mm.tables, vma, result} {}
 
   i64 change_range(Range range);

@@ -34,11 +34,19 @@ struct KernelInfo {
 };
 
 /// The kernels that this processor can run, slowest first; the first is "scalar".
+std::span<const KernelInfo> supported_kernels();
+/// Those up to the one of that name; all for "". Throws std::invalid_argument for another name.
+std::span<const KernelInfo> kernels_up_to(std::string_view name);
+/// kernels_up_to() what the environment variable PTWALK_KERNEL says; decided at the first call.
 std::span<const KernelInfo> kernels();
 /// The one that change_protection() uses: the last of kernels().
-LeafKernel best_kernel();
+const KernelInfo& active_kernel();
 
 SpanCounts apply_scalar(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages);
+#if defined(__x86_64__)
+/// For processors with AVX2 only.
+SpanCounts apply_avx2(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages);
+#endif
 
 /// A present leaf of `level` under the plan, upgrade not yet tried.
 /// (pte_modify … pte_mkuffd_wp in change_pte_range and change_huge_pmd)

@@ -7,6 +7,7 @@
 
 #include <array>
 
+#include "ptwalk/lane_rules.hpp"
 #include "ptwalk/protect.hpp"
 #include "ptwalk/vma.hpp"
 
@@ -85,6 +86,8 @@ struct LeafPlan {
   Populate populate = Populate::never;
   bool splits_file_pmd = false;
   bool gathers_flush = false;  ///< entries decide the flush; otherwise the count does
+
+  LaneRules lanes{};  ///< the same for several entries at once
 };
 
 /// Compiles a request. `uffd_features`: of the VMA's userfaultfd, 0 without one; `mm_users`: tasks
