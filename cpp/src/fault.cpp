@@ -14,13 +14,14 @@ constexpr int SEGV_MAPERR_CODE = 1, SEGV_ACCERR_CODE = 2, BUS_ADRERR_CODE = 2,
               BUS_MCEERR_AR_CODE = 4;
 
 /// A load or store that the MMU completes: sets A, and D for a store.
-bool cpu_access(const PageTable& tables, u64 addr, bool write) {
+bool cpu_access(PageTable& tables, u64 addr, bool write) {
   const WalkEnd at = tables.walk(addr);
   const u64 entry = *at.entry;
   const u64 need = _PAGE_PRESENT | _PAGE_USER | (write ? _PAGE_RW : 0);
   if ((entry & need) != need) return false;
   if (at.level != PTE_LEVEL && !(entry & _PAGE_PSE)) return false;
-  *at.entry = entry | _PAGE_ACCESSED | (write ? _PAGE_DIRTY : 0);
+  const u64 touched = entry | _PAGE_ACCESSED | (write ? _PAGE_DIRTY : 0);
+  if (touched != entry) *tables.writable(addr, at.level) = touched;
   return true;
 }
 

@@ -66,18 +66,21 @@ struct EntryCopy {
 bool AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied) {
   const EntryCopy copy{*machine, vma, copied};
   for (u64 addr = vma.start; addr < vma.end;) {
-    const WalkEnd at = tables.walk(addr);
-    const u64 size = level_size(std::max(at.level, PMD_LEVEL));
-    const u64 next = std::min(vma.end, align_down(addr, size) + size);
-    if (at.level == PTE_LEVEL) {
+    const Extent at = tables.extent(addr, vma.end);
+    if (at.level > PTE_LEVEL) {
+      if (at.level < tables.levels() && !child.tables.ensure(addr, at.level)) return false;
+    } else if (at.uniform) {
+      u64 word = *at.entry;
+      word = copy(&word);
+      if (!child.tables.fill(addr, at.end, machine->shared_tables.uniform_of(word))) return false;
+    } else {
       // Tables appear in the child wherever the parent has them, empty or not.
       u64* to = child.tables.ensure(addr, PTE_LEVEL);
       if (!to) return false;
-      for (u64 i = 0; i < (next - addr) >> PAGE_SHIFT; ++i) to[i] = copy(&at.entry[i]);
-    } else if (at.level < tables.levels() && !child.tables.ensure(addr, at.level)) {
-      return false;
+      u64* from = tables.writable(addr, PTE_LEVEL);
+      for (u64 i = 0; i < (at.end - addr) >> PAGE_SHIFT; ++i) to[i] = copy(&from[i]);
     }
-    addr = next;
+    addr = at.end;
   }
   return true;
 }

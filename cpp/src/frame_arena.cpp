@@ -1,45 +1,56 @@
 #include "ptwalk/frame_arena.hpp"
 
-#include <sys/mman.h>
-
+#include <algorithm>
 #include <cstring>
 #include <new>
 
 namespace ptwalk {
 
-FrameArena::FrameArena(u64 max_frames) : max_frames_(max_frames) {
-  void* base = MAP_FAILED;
-  for (; max_frames_ >= 512; max_frames_ /= 2) {
-    base = ::mmap(nullptr, max_frames_ * PAGE_SIZE, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base != MAP_FAILED) break;
-  }
-  if (base == MAP_FAILED) throw std::bad_alloc();
-  base_ = static_cast<u64*>(base);
-  // Small spaces stay in the first 2 MiB, where a huge page would cost more than it saves.
-  ::madvise(static_cast<char*>(base) + PMD_SIZE, (max_frames_ - 512) * PAGE_SIZE, MADV_HUGEPAGE);
+FrameArena::FrameArena(u64 limit, FrameCache& cache)
+    : cache_(cache), reserved_(cache.take()), limit_(limit) {
+  if (reserved_.frames < FrameCache::MAX_FRAMES)
+    limit_ = std::min(limit_, reserved_.frames / 64 * 63);
 }
 
-FrameArena::~FrameArena() { ::munmap(base_, max_frames_ * PAGE_SIZE); }
+FrameArena::~FrameArena() { cache_.give(reserved_); }
 
-Pfn FrameArena::alloc(Level level) {
+Pfn FrameArena::take(Level level) {
   Pfn pfn;
-  if (!free_.empty()) {
+  if (free_.empty()) {
+    if (rows() == reserved_.frames) throw std::bad_alloc();
+    pfn = TABLE_PFN_BASE + rows();
+    info_.emplace_back();
+  } else {
     pfn = free_.back();
     free_.pop_back();
-    std::memset(table(pfn), 0, PAGE_SIZE);
-  } else {
-    if (info_.size() == max_frames_) return 0;
-    pfn = TABLE_PFN_BASE + info_.size();
-    info_.emplace_back();
   }
-  info_[pfn - TABLE_PFN_BASE].level = u8(level);
+  if (pfn - TABLE_PFN_BASE < reserved_.touched)
+    std::memset(table(pfn), 0, PAGE_SIZE);
+  else
+    reserved_.touched = pfn - TABLE_PFN_BASE + 1;
+  info(pfn) = {.level = u8(level)};
   return pfn;
 }
 
 void FrameArena::free(Pfn pfn) {
-  info_[pfn - TABLE_PFN_BASE].level = 0;
+  info(pfn) = {};
   free_.push_back(pfn);
+}
+
+u64 FrameArena::trim() {
+  std::sort(free_.begin(), free_.end(), std::greater<>());  // the lowest is taken first
+  u64 returned = reserved_.touched > rows() ? reserved_.touched - rows() : 0;
+  discard_frames(reserved_.base, rows(), reserved_.touched);
+  reserved_.touched = std::min(reserved_.touched, rows());
+  for (auto run = free_.rbegin(); run != free_.rend();) {
+    auto end = run + 1;
+    while (end != free_.rend() && *end == *(end - 1) + 1) ++end;
+    const u64 first = *run - TABLE_PFN_BASE;
+    discard_frames(reserved_.base, first, first + u64(end - run));
+    returned += u64(end - run);
+    run = end;
+  }
+  return returned * PAGE_SIZE;
 }
 
 }  // namespace ptwalk

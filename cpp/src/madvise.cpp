@@ -21,15 +21,29 @@ struct Advice {
   [[nodiscard]] Error fail(Cause cause) const {
     return {cause, "madvise", vma().start, vma().end, vma().flags};
   }
+  /// Visits the entries of private tables: shared ones hold none or uffd-wp markers only, which no
+  /// advice changes but a zap.
   template <class Visit>
   void for_each_pte(Visit visit) const {
-    for (u64 addr = range.start; addr < range.end;) {
-      u64* const first = mm.tables.find(addr, PTE_LEVEL);
-      const u64 next = std::min(range.end, align_down(addr, PMD_SIZE) + PMD_SIZE);
-      if (first)
-        for (u64 a = addr; a < next; a += PAGE_SIZE) visit(a, first + ((a - addr) >> PAGE_SHIFT));
-      addr = next;
+    for (u64 addr = range.start, next; addr < range.end; addr = next) {
+      const Extent at = mm.tables.extent(addr, range.end);
+      next = at.end;
+      if (at.level > PTE_LEVEL || at.uniform) continue;
+      u64* const first = mm.tables.writable(addr, PTE_LEVEL);
+      for (u64 a = addr; a < next; a += PAGE_SIZE) visit(a, first + ((a - addr) >> PAGE_SHIFT));
     }
+  }
+  /// Whether `holds` says so of any entry of the range, private or not.
+  template <class Predicate>
+  [[nodiscard]] bool any_entry(Predicate holds) const {
+    for (u64 addr = range.start, next; addr < range.end; addr = next) {
+      const Extent at = mm.tables.extent(addr, range.end);
+      next = at.end;
+      if (at.level > PTE_LEVEL) continue;
+      const u64 nr = at.uniform ? 1 : (next - addr) >> PAGE_SHIFT;
+      if (std::any_of(at.entry, at.entry + nr, holds)) return true;
+    }
+    return false;
   }
 };
 
@@ -123,14 +137,10 @@ Error guard_install(const Advice& a) {
   a.mm.vmas.find(a.range.start)->flags |= VM_MAYBE_GUARD;
   const u64 guard = p.make_marker(PTE_MARKER_GUARD);
   // Zap first, as the kernel retries until nothing but none entries is left to mark.
-  a.for_each_pte([&](u64, u64* pte) {
-    if (!(p.marker_bits(*pte) & PTE_MARKER_GUARD)) a.mm.zap_pte(a.vma(), pte, {});
-  });
-  bool stuck = false;
-  a.for_each_pte([&](u64, u64* pte) {
-    stuck |= !pte_none(*pte) && !(p.marker_bits(*pte) & PTE_MARKER_GUARD);
-  });
-  if (stuck) return {Cause::guard_livelock, "madvise", a.range.start, a.range.end};
+  a.mm.zap_range(a.vma(), a.range.start, a.range.end, {});
+  if (a.any_entry(
+          [&](u64 pte) { return !pte_none(pte) && !(p.marker_bits(pte) & PTE_MARKER_GUARD); }))
+    return {Cause::guard_livelock, "madvise", a.range.start, a.range.end};
   for (u64 addr = a.range.start; addr < a.range.end; addr += PAGE_SIZE) {
     u64* pte = a.mm.tables.ensure(addr, PTE_LEVEL);
     if (!pte) return {Cause::table_alloc_failed, "madvise", addr};

@@ -43,7 +43,7 @@ u64 new_vm_flags(int prot, u32 flags, const File* file, const Config& config) {
 }  // namespace
 
 AddressSpace::AddressSpace(std::shared_ptr<Machine> owner)
-    : machine(std::move(owner)), tables(machine->frames, machine->profile, machine->levels) {
+    : machine(std::move(owner)), tables(machine->shared_tables, machine->profile, machine->levels) {
   machine->mms.push_back(this);
 }
 

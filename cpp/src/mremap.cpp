@@ -73,20 +73,39 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     from -= offset;
     to -= offset;
   }
+  // What the pages of a shared table at `addr` become, if they all do.
+  const auto moved_uniform = [&](u64 addr, bool clear) {
+    const Extent at = tables.extent(addr, addr + PMD_SIZE);
+    const SharedTables& shared = machine->shared_tables;
+    return at.level == PTE_LEVEL && at.uniform ? shared.uniform_of(moved_entry(p, *at.entry, clear))
+                                               : Uniform::no;
+  };
   // The destination's tables come first, so that a failure leaves every entry where it was.
-  const auto reserve = [&](u64, u64 to_addr, u64 part) {
+  const auto reserve = [&](u64 from_addr, u64 to_addr, u64 part) {
     u64* const to_pmd = tables.ensure(to_addr, PMD_LEVEL);
-    const bool whole = to_pmd && part == PMD_SIZE && !clear_uffd && pte_none(*to_pmd);
-    return to_pmd && (whole || tables.ensure(to_addr, PTE_LEVEL));
+    if (!to_pmd) return false;
+    const bool whole = part == PMD_SIZE && pte_none(*to_pmd);
+    if (whole && !clear_uffd) return true;
+    if (whole && moved_uniform(from_addr, clear_uffd) != Uniform::no)
+      return tables.populate(to_pmd, PMD_LEVEL, _PAGE_TABLE, Uniform::none);
+    return tables.ensure(to_addr, PTE_LEVEL) != nullptr;
   };
   const auto transfer = [&](u64 from_addr, u64 to_addr, u64 part) {
-    u64* const pmd = tables.find(from_addr, PMD_LEVEL);
-    u64* const target = tables.find(to_addr, PTE_LEVEL);
-    if (!target) {
-      std::swap(*pmd, *tables.find(to_addr, PMD_LEVEL));  // the whole table
+    u64* const pmd = tables.writable(from_addr, PMD_LEVEL);
+    u64* const to_pmd = tables.writable(to_addr, PMD_LEVEL);
+    if (pte_none(*to_pmd)) {
+      std::swap(*pmd, *to_pmd);  // the whole table
       return true;
     }
-    u64* const entry = tables.find(from_addr, PTE_LEVEL);
+    const Uniform moved = moved_uniform(from_addr, clear_uffd);
+    if (part == PMD_SIZE && moved != Uniform::no &&
+        tables.uniform_below(*to_pmd) == Uniform::none) {
+      tables.exchange(to_pmd, moved);
+      tables.exchange(pmd, Uniform::none);
+      return true;
+    }
+    u64* const target = tables.writable(to_addr, PTE_LEVEL);
+    u64* const entry = tables.writable(from_addr, PTE_LEVEL);
     for (u64 i = 0; i < part >> PAGE_SHIFT; ++i) {
       if (pte_none(entry[i])) continue;
       target[i] = moved_entry(p, entry[i], clear_uffd);

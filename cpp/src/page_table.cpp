@@ -4,8 +4,12 @@
 
 namespace ptwalk {
 
-PageTable::PageTable(FrameArena& frames, const Profile& profile, int levels)
-    : frames_(&frames), profile_(&profile), levels_(levels), root_(frames.alloc(levels)) {}
+PageTable::PageTable(SharedTables& shared, const Profile& profile, int levels)
+    : shared_(&shared),
+      frames_(&shared.frames()),
+      profile_(&profile),
+      levels_(levels),
+      root_(frames_->alloc_beyond_limit(levels)) {}
 
 EntryKind PageTable::kind(u64 word, Level level) const {
   const bool isolation = profile_->config.page_table_isolation;
@@ -29,8 +33,8 @@ EntryKind PageTable::kind(u64 word, Level level) const {
   return pmd_bad(word) ? EntryKind::bad : EntryKind::table;
 }
 
-u64* PageTable::find(u64 addr, Level level) const {
-  u64* table = root_table();
+const u64* PageTable::find(u64 addr, Level level) const {
+  const u64* table = root_table();
   for (Level at = levels_; at > level; --at) {
     const u64 entry = table[level_index(addr, at)];
     if (kind(entry, at) != EntryKind::table) return nullptr;
@@ -41,13 +45,36 @@ u64* PageTable::find(u64 addr, Level level) const {
 }
 
 WalkEnd PageTable::walk(u64 addr) const {
-  u64* table = root_table();
+  const u64* table = root_table();
   for (Level at = levels_;; --at) {
-    u64* entry = &table[level_index(addr, at)];
+    const u64* entry = &table[level_index(addr, at)];
     if (at == PTE_LEVEL || kind(*entry, at) != EntryKind::table) return {entry, at};
     table = below(*entry);
     if (!table) return {entry, at};
   }
+}
+
+Extent PageTable::extent(u64 addr, u64 limit) const {
+  const u64* table = root_table();
+  for (Level at = levels_;; --at) {
+    const u64* entry = &table[level_index(addr, at)];
+    const u64 end = std::min(limit - 1, addr | (level_size(at) - 1)) + 1;
+    const bool descends = kind(*entry, at) == EntryKind::table && below(*entry);
+    if (!descends) return {entry, at, true, end};
+    if (uniform_below(*entry) != Uniform::no) return {walk(addr).entry, PTE_LEVEL, true, end};
+    table = below(*entry);
+    if (at == PMD_LEVEL) return {&table[level_index(addr, PTE_LEVEL)], PTE_LEVEL, false, end};
+  }
+}
+
+u64* PageTable::writable(u64 addr, Level level) {
+  const u64* found = find(addr, level);
+  if (!found) return nullptr;
+  // Only private tables point to a private one.
+  if (frames_->info(frames_->pfn_of(found)).uniform == Uniform::no) return const_cast<u64*>(found);
+  u64* table = root_table();
+  for (Level at = levels_; at > level; --at) table = own(&table[level_index(addr, at)]);
+  return &table[level_index(addr, level)];
 }
 
 u64* PageTable::ensure(u64 addr, Level level) {
@@ -60,44 +87,121 @@ u64* PageTable::ensure(u64 addr, Level level) {
     } else if (what != EntryKind::table) {
       return nullptr;
     }
-    table = below(*entry);
+    table = own(entry);
     if (!table) return nullptr;
   }
   return &table[level_index(addr, level)];
 }
 
-bool PageTable::populate(u64* entry, Level level, u64 flags) {
+u64* PageTable::own(u64* entry) {
+  const Pfn pfn = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
+  if (!frames_->owns(pfn)) return nullptr;
+  const FrameInfo info = frames_->info(pfn);
+  if (info.uniform == Uniform::no) return frames_->table(pfn);
+  const Pfn copy = frames_->alloc_beyond_limit(info.level);
+  std::copy_n(frames_->table(pfn), PTRS_PER_TABLE, frames_->table(copy));
+  shared_->take_all(info.uniform, info.level);
+  shared_->drop(pfn);
+  *entry = (copy << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK);
+  return frames_->table(copy);
+}
+
+bool PageTable::populate(u64* entry, Level level, u64 flags, Uniform uniform) {
   if (fail_countdown_ && --fail_countdown_ == 0) return false;
-  const Pfn pfn = frames_->alloc(level - 1);
+  const bool shares = uniform != Uniform::no;
+  const Pfn pfn = shares ? shared_->take(uniform, level - 1) : frames_->alloc(level - 1);
   if (!pfn) return false;
   *entry = (pfn << PAGE_SHIFT) | flags;
-  ++nr_tables_;
+  nr_tables_ += shares ? tables_in(level - 1) : 1;
   return true;
 }
 
+bool PageTable::fill(u64 start, u64 end, Uniform uniform) {
+  return start == end || fill_below(root_table(), levels_, {start, end}, uniform);
+}
+
+bool PageTable::fill_below(u64* table, Level level, Range range, Uniform uniform) {
+  const u64 size = level_size(level);
+  for (u64 addr = range.start, next; addr < range.end; addr = next) {
+    next = std::min(align_down(addr, size) + size, range.end);
+    u64* entry = &table[level_index(addr, level)];
+    if (level == PTE_LEVEL) {
+      *entry = shared_->word(uniform);
+      continue;
+    }
+    const bool whole = next - addr == size && level <= SharedTables::TOP_LEVEL + 1;
+    const bool none = kind(*entry, level) == EntryKind::none;
+    if (whole && !none && uniform_below(*entry) != Uniform::no) {
+      exchange(entry, uniform);
+    } else if (whole && none && !may_fail()) {
+      if (!populate(entry, level, _PAGE_TABLE, uniform)) return false;
+    } else {
+      if (none && !populate(entry, level)) return false;
+      if (!fill_below(own(entry), level - 1, {addr, next}, uniform)) return false;
+      if (whole) share_if_uniform(entry);
+    }
+  }
+  return true;
+}
+
+void PageTable::exchange(u64* entry, Uniform uniform) {
+  const Pfn old = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
+  const Pfn now = shared_->take(uniform, frames_->info(old).level);
+  shared_->drop(old);
+  *entry = (now << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK);
+}
+
+void PageTable::share_if_uniform(u64* entry) {
+  const Pfn pfn = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
+  const FrameInfo info = frames_->info(pfn);
+  if (info.uniform != Uniform::no || info.level > SharedTables::TOP_LEVEL) return;
+  const u64* const table = frames_->table(pfn);
+  const Uniform uniform =
+      info.level == PTE_LEVEL ? shared_->uniform_of(*table) : uniform_below(*table);
+  if (uniform == Uniform::no || *table != shared_->entry_of(uniform, info.level)) return;
+  // The middle first: most tables that begin alike differ there.
+  if (table[PTRS_PER_TABLE / 2] != *table || table[PTRS_PER_TABLE - 1] != *table) return;
+  if (!std::equal(table + 1, table + PTRS_PER_TABLE, table)) return;
+  shared_->drop_all(uniform, info.level);
+  frames_->free(pfn);
+  *entry = (shared_->take(uniform, info.level) << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK);
+}
+
 u64* PageTable::deposit_table(u64* entry) {
-  const Pfn pfn = frames_->alloc(PTE_LEVEL);
-  if (!pfn) return nullptr;
+  const Pfn pfn = frames_->alloc_beyond_limit(PTE_LEVEL);
   *entry = (pfn << PAGE_SHIFT) | _PAGE_TABLE;
   ++nr_tables_;
   return frames_->table(pfn);
 }
 
+/// Frees the table below `entry`; what hangs below that went before, unless it is shared.
+void PageTable::free_table(u64* entry) {
+  const Pfn pfn = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
+  const FrameInfo info = frames_->info(pfn);
+  *entry = 0;
+  if (info.uniform == Uniform::no) {
+    frames_->free(pfn);
+    --nr_tables_;
+  } else {
+    shared_->drop(pfn);
+    nr_tables_ -= tables_in(info.level);
+  }
+}
+
 void PageTable::free_below(u64* table, Level level, Range span, u64 base, Range bounds) {
   const u64 size = level_size(level);
-  for (unsigned i = level_index(span.start, level);; ++i) {
-    const u64 lo = base + i * size;
-    if (i == PTRS_PER_TABLE || lo >= span.end) return;
+  const u64 last = (span.end - 1 - base) >> level_shift(level);
+  // Downwards, so that the frames are handed out again in the order of addresses.
+  for (u64 i = std::min<u64>(last, PTRS_PER_TABLE - 1) + 1; i-- > level_index(span.start, level);) {
     u64* entry = &table[i];
-    if (kind(*entry, level) != EntryKind::table) continue;
-    u64* child = below(*entry);
-    if (!child) continue;
+    if (kind(*entry, level) != EntryKind::table || !below(*entry)) continue;
+    const u64 lo = base + i * size;
     const Range part{std::max(span.start, lo), std::min(span.end, lo + size)};
-    if (level > PMD_LEVEL) free_below(child, level - 1, part, lo, bounds);
-    if (lo < bounds.start || lo + size > bounds.end) continue;
-    frames_->free((*entry & PTE_PFN_MASK) >> PAGE_SHIFT);
-    *entry = 0;
-    --nr_tables_;
+    const bool whole = lo >= bounds.start && lo + size <= bounds.end;
+    const bool shared = uniform_below(*entry) != Uniform::no;
+    if (level > PMD_LEVEL && !(whole && shared))
+      free_below(own(entry), level - 1, part, lo, bounds);
+    if (whole) free_table(entry);
   }
 }
 
@@ -105,11 +209,7 @@ void PageTable::free_range(u64 start, u64 end, u64 floor, u64 ceiling) {
   if (start < end) free_below(root_table(), levels_, {start, end}, 0, {floor, ceiling});
 }
 
-void PageTable::free_pte_table(u64* pmd) {
-  frames_->free((*pmd & PTE_PFN_MASK) >> PAGE_SHIFT);
-  *pmd = 0;
-  --nr_tables_;
-}
+void PageTable::free_pte_table(u64* pmd) { free_table(pmd); }
 
 void PageTable::free_all() {
   // One past the last user address of 4 levels may wrap at the top entry: bound by the root's

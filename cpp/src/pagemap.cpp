@@ -132,7 +132,8 @@ class Scan {
     const u64 categories = vma_categories_ | page_categories(*mm_.machine, *at.entry);
     if (!interesting(categories)) return addr + PAGE_SIZE;
     const u64 stop = output(categories, addr, addr + PAGE_SIZE);
-    if (stop != addr && (args_.flags & PM_SCAN_WP_MATCHING)) arm(at.entry);
+    if (stop != addr && (args_.flags & PM_SCAN_WP_MATCHING))
+      arm(mm_.tables.writable(addr, PTE_LEVEL));
     return addr + PAGE_SIZE;
   }
 

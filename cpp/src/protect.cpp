@@ -2,9 +2,12 @@
 // change_protection_range, change_p4d_range, change_pud_range, change_pmd_range and the steps
 // around change_pte_range (v5.12 with the seed series, v6.1, v6.12, v6.18). A PUD that fails
 // pud_bad() is cleared under every profile, though v6.12 on follows it. hugetlb is left out.
+// Where one entry covers a whole range without a table of its own below, the range changes by one
+// pointer, with the account that the kernel's descent would give.
 #include "ptwalk/protect.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "ptwalk/address_space.hpp"
 #include "ptwalk/huge.hpp"
@@ -38,6 +41,13 @@ class Notifier {
   u64 start_ = 0;
 };
 
+/// What a plan makes of one shared PTE table.
+struct SharedStep {
+  bool known = false;
+  Uniform becomes = Uniform::no;  ///< no: not the same for all pages, or nothing shared
+  SpanCounts counts{};
+};
+
 /// One call on one VMA. Each change_*_range returns pages, or sums that went negative by FAILED.
 class Walk {
  public:
@@ -59,6 +69,14 @@ class Walk {
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
 
   bool prepare(u64* entry, Level level);
+  bool populates(Level level) const {
+    return plan_.populate == Populate::every_level ||
+           (plan_.populate == Populate::pmd_only && level == PMD_LEVEL);
+  }
+  const SharedStep& step(Uniform uniform);
+  bool change_whole(u64* entry, Level level, Range range, i64& pages);
+  void start_notifiers(Level level, Range range);
+  void account(const SpanCounts& counts, u64 tables);
   EntryKind none_or_clear_bad(u64* entry, Level level, u64 addr);
   bool splits(u64 addr, u64 next, Level level) const {
     return next - addr != level_size(level) || plan_.splits_file_pmd;
@@ -73,14 +91,13 @@ class Walk {
   ProtectResult& result_;
   const LeafKernel kernel_;
   const HugeContext huge_;
+  std::array<SharedStep, 3> steps_{};
 };
 
 /// Makes the table below a none entry where the plan populates. False stops the range: -ENOMEM.
 /// (change_protection_prepare in the series; change_pmd_prepare and change_prepare, v6.18)
 bool Walk::prepare(u64* entry, Level level) {
-  if (plan_.populate == Populate::never) return true;
-  if (plan_.populate == Populate::pmd_only && level != PMD_LEVEL) return true;
-  if (tables_.kind(*entry, level) != EntryKind::none) return true;
+  if (!populates(level) || tables_.kind(*entry, level) != EntryKind::none) return true;
   if (tables_.populate(entry, level)) {
     ++result_.tables_allocated;
     return true;
@@ -97,6 +114,59 @@ EntryKind Walk::none_or_clear_bad(u64* entry, Level level, u64 addr) {
   *entry = 0;
   result_.bad_cleared.push_back({level, align_down(addr, level_size(level))});
   return EntryKind::none;
+}
+
+const SharedStep& Walk::step(Uniform uniform) {
+  SharedStep& step = steps_[std::size_t(uniform)];
+  if (step.known) return step;
+  const SharedTables& shared = huge_.machine.shared_tables;
+  std::array<u64, PTRS_PER_TABLE> ptes;
+  ptes.fill(shared.word(uniform));
+  step.known = true;
+  step.counts = apply_scalar(plan_, ptes, huge_.machine.pages);
+  step.becomes = shared.uniform_of(ptes[0]);
+  return step;
+}
+
+/// Adds the counts of `tables` PTE tables that all had the same.
+void Walk::account(const SpanCounts& counts, u64 tables) {
+  result_.present += counts.present * tables;
+  result_.swap += counts.swap * tables;
+  result_.none_to_marker += counts.none_to_marker * tables;
+  result_.marker_to_none += counts.marker_to_none * tables;
+  result_.none_skipped += counts.none_skipped * tables;
+}
+
+/// The notifiers that begin and end below one entry of `level`: one for each PMD or PUD range.
+void Walk::start_notifiers(Level level, Range range) {
+  const Level one = profile_.notifier == NotifierLevel::pmd ? PUD_LEVEL : P4D_LEVEL;
+  if (level < one) return;
+  for (u64 addr = range.start; addr < range.end; addr += level_size(one))
+    result_.notifier.push_back({NotifierKind::protection_vma, addr, addr + level_size(one), true});
+}
+
+/// Changes all that `entry` maps by making it point to another shared table. False where that
+/// cannot be: part of it, tables of its own, allocations that may fail, the notifier's address 0.
+bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
+  if (range.end - range.start != level_size(level) || range.start == 0) return false;
+  if (level > SharedTables::TOP_LEVEL + 1) return false;
+  const bool none = tables_.kind(*entry, level) == EntryKind::none;
+  if (none && (!populates(level) || tables_.may_fail())) return false;
+  const Uniform uniform = none ? Uniform::none : tables_.uniform_below(*entry);
+  if (uniform == Uniform::no || (!none && tables_.kind(*entry, level) != EntryKind::table))
+    return false;
+  const SharedStep& change = step(uniform);
+  if (change.becomes == Uniform::no) return false;
+  const u64 tables = pte_tables_in(level - 1);
+  if (!none) {
+    tables_.exchange(entry, change.becomes);
+  } else if (tables_.populate(entry, level, _PAGE_TABLE, change.becomes)) {
+    result_.tables_allocated += tables_in(level - 1);
+  }
+  start_notifiers(level, range);
+  account(change.counts, tables);
+  pages += i64(change.counts.pages * tables);
+  return true;
 }
 
 i64 Walk::change_range(Range range) {
@@ -117,15 +187,17 @@ i64 Walk::change_upper_range(u64* table, Level level, u64 addr, u64 end) {
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, level);
     u64* entry = &table[level_index(addr, level)];
+    if (change_whole(entry, level, {addr, next}, pages)) continue;
     if (!prepare(entry, level)) return FAILED;
     u64* below = nullptr;
-    if (none_or_clear_bad(entry, level, addr) == EntryKind::table) below = tables_.below(*entry);
-    if (!below)
+    if (none_or_clear_bad(entry, level, addr) == EntryKind::table) below = tables_.own(entry);
+    if (!below) {
       count_skipped(addr, next);
-    else if (level > P4D_LEVEL)
-      pages += change_upper_range(below, level - 1, addr, next);
-    else
-      pages += change_pud_range(below, addr, next);
+      continue;
+    }
+    pages += level > P4D_LEVEL ? change_upper_range(below, level - 1, addr, next)
+                               : change_pud_range(below, addr, next);
+    if (next - addr == level_size(level)) tables_.share_if_uniform(entry);
   }
   return pages;
 }
@@ -136,6 +208,10 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, PUD_LEVEL);
     u64* pud = &table[level_index(addr, PUD_LEVEL)];
+    if (change_whole(pud, PUD_LEVEL, {addr, next}, pages)) {
+      if (profile_.notifier == NotifierLevel::pud) notifier.start_once(addr);
+      continue;
+    }
     if (!prepare(pud, PUD_LEVEL)) return FAILED;
     EntryKind kind = none_or_clear_bad(pud, PUD_LEVEL, addr);
     if (kind != EntryKind::none && profile_.notifier == NotifierLevel::pud)
@@ -145,13 +221,14 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
       if (!prepare(pud, PUD_LEVEL)) return FAILED;
       kind = tables_.kind(*pud, PUD_LEVEL);
     }
-    u64* below = kind == EntryKind::table ? tables_.below(*pud) : nullptr;
+    u64* below = kind == EntryKind::table ? tables_.own(pud) : nullptr;
     if (kind == EntryKind::leaf) {
       if (!change_huge_pud(huge_, plan_, pud, addr)) continue;
       ++result_.huge;
       pages += i64(HPAGE_PUD_NR);
     } else if (below) {
       pages += change_pmd_range(below, addr, next);
+      if (next - addr == PUD_SIZE) tables_.share_if_uniform(pud);
     } else {
       count_skipped(addr, next);
     }
@@ -173,6 +250,11 @@ i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
 
 /// One turn of change_pmd_range().
 i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
+  i64 pages = 0;
+  if (change_whole(pmd, PMD_LEVEL, {addr, next}, pages)) {
+    if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
+    return pages;
+  }
   if (!prepare(pmd, PMD_LEVEL)) return FAILED;
   const bool was_bad = tables_.kind(*pmd, PMD_LEVEL) == EntryKind::bad;
   EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);
@@ -201,18 +283,15 @@ i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
 
 i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
   const EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);
-  u64* table = kind == EntryKind::table ? tables_.below(*pmd) : nullptr;
+  u64* table = kind == EntryKind::table ? tables_.own(pmd) : nullptr;
   if (!table) {
     if (kind == EntryKind::none) count_skipped(addr, next);
     return 0;
   }
   const std::span ptes(&table[level_index(addr, PTE_LEVEL)], (next - addr) >> PAGE_SHIFT);
   const SpanCounts counts = kernel_(plan_, ptes, huge_.machine.pages);
-  result_.present += counts.present;
-  result_.swap += counts.swap;
-  result_.none_to_marker += counts.none_to_marker;
-  result_.marker_to_none += counts.marker_to_none;
-  result_.none_skipped += counts.none_skipped;
+  account(counts, 1);
+  if (ptes.size() == PTRS_PER_TABLE && counts.present == 0) tables_.share_if_uniform(pmd);
   result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
   if (counts.flush_first <= counts.flush_last)
     gather_flush(result_, addr + counts.flush_first * PAGE_SIZE,

@@ -68,7 +68,7 @@ Result<u64> AddressSpace::entry(u64 addr, Level level) const {
 Error AddressSpace::set_entry(u64 addr, Level level, u64 value) {
   const char* const call = "set_entry";
   if (Error e = check_entry(call, addr, level)) return e;
-  u64* found = tables.find(addr, level);
+  u64* found = tables.writable(addr, level);
   if (!found) return {Cause::entry_no_table, call, u64(level), addr};
   if (level == PTE_LEVEL) {
     store_pte(*machine, found, value);
@@ -99,7 +99,7 @@ Error AddressSpace::set_ptes(u64 start, std::span<const u64> values) {
   for (u64 addr = start; addr < end; addr = align_down(addr, PMD_SIZE) + PMD_SIZE)
     if (!tables.ensure(addr, PTE_LEVEL)) return {Cause::entry_no_table, call, PTE_LEVEL, addr};
   for (std::size_t i = 0; i < values.size(); ++i)
-    store_pte(*machine, tables.find(start + (u64(i) << PAGE_SHIFT), PTE_LEVEL), values[i]);
+    store_pte(*machine, tables.writable(start + (u64(i) << PAGE_SHIFT), PTE_LEVEL), values[i]);
   return {};
 }
 
@@ -107,7 +107,7 @@ Error AddressSpace::alloc_table(u64 addr, Level level, u64 flags) {
   const char* const call = "alloc_table";
   if (Error e = check_entry(call, addr, level)) return e;
   if (level == PTE_LEVEL) return {Cause::entry_level, call, u64(level), u64(tables.levels())};
-  u64* found = tables.find(addr, level);
+  u64* found = tables.writable(addr, level);
   if (!found) return {Cause::entry_no_table, call, u64(level), addr};
   if (tables.kind(*found, level) != EntryKind::none)
     return {Cause::entry_not_none, call, u64(level), addr, *found};

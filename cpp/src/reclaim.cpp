@@ -19,7 +19,9 @@ void rmap_walk(Machine& machine, Pfn pfn, Visit visit) {
       const u64 nr = vma.length() >> PAGE_SHIFT;
       if (!may_map || page.index < vma.pgoff || page.index - vma.pgoff >= nr) continue;
       const u64 addr = vma.address_of(page.index);
-      if (u64* pte = mm->tables.find(addr, PTE_LEVEL)) visit(*mm, vma, addr, pte);
+      const u64* pte = mm->tables.find(addr, PTE_LEVEL);
+      if (!pte || pte_none(*pte) || machine.profile.is_marker(*pte)) continue;
+      visit(*mm, vma, addr, mm->tables.writable(addr, PTE_LEVEL));
     }
   }
 }

@@ -1,6 +1,7 @@
 // Every invariant of an address space and its machine, checked at once: the gate for data from
 // elsewhere, and what each test and fuzz run calls. Entries that only raw stores can make are
 // reported like any other.
+#include <algorithm>
 #include <map>
 
 #include "ptwalk/address_space.hpp"
@@ -37,8 +38,10 @@ struct TableCheck {
   const AddressSpace& mm;
   std::map<Pfn, u64>& mapped;
   std::map<u64, u64>& slots;
+  std::map<Pfn, u64>& shared;  ///< entries of private tables that point to each shared one
   Report& report;
-  u64 tables = 0;
+  u64 tables = 0;  ///< as the kernel would have them
+  u64 own = 0;     ///< private ones
 
   void pte(u64 entry, u64 addr) {
     const Profile& p = mm.profile();
@@ -66,13 +69,20 @@ struct TableCheck {
       }
       if (mm.tables.kind(entries[i], level) != EntryKind::table) continue;
       const Pfn pfn = (entries[i] & PTE_PFN_MASK) >> PAGE_SHIFT;
-      if (!mm.machine->frames.owns(pfn) || mm.machine->frames.level(pfn) != level - 1) {
+      const FrameArena& frames = mm.machine->frames;
+      if (!frames.owns(pfn) || frames.info(pfn).level != level - 1) {
         report.push_back("the entry of level " + std::to_string(level) + " at " + at(addr) +
                          " names no table of the level below");
         continue;
       }
+      if (frames.info(pfn).uniform != Uniform::no) {
+        tables += tables_in(level - 1);
+        ++shared[pfn];
+        continue;
+      }
       ++tables;
-      table(mm.machine->frames.table(pfn), level - 1, addr);
+      ++own;
+      table(frames.table(pfn), level - 1, addr);
     }
   }
 };
@@ -109,22 +119,47 @@ void check_pages(const Machine& machine, const std::map<Pfn, u64>& mapped,
   }
 }
 
+/// Shared tables hold what they should and are counted by entry; how many there are.
+u64 check_shared_tables(const Machine& machine, std::map<Pfn, u64>& seen, Report& report) {
+  const SharedTables& shared = machine.shared_tables;
+  u64 tables = 0;
+  for (Uniform uniform : {Uniform::none, Uniform::marker}) {
+    for (Level level = SharedTables::TOP_LEVEL; level >= PTE_LEVEL; --level) {
+      const Pfn pfn = shared.pfn(uniform, level);
+      if (!pfn) continue;
+      ++tables;
+      const u64* table = machine.frames.table(pfn);
+      const std::string name = "shared table " + at(pfn) + " of level " + std::to_string(level);
+      if (!std::all_of(table, table + PTRS_PER_TABLE,
+                       [&](u64 entry) { return entry == shared.entry_of(uniform, level); }))
+        report.push_back(name + " was written in place");
+      if (level > PTE_LEVEL) seen[shared.pfn(uniform, level - 1)] += PTRS_PER_TABLE;
+      if (shared.refs(uniform, level) != seen[pfn])
+        report.push_back(name + " counts " + std::to_string(shared.refs(uniform, level)) +
+                         " entries but " + std::to_string(seen[pfn]) + " point to it");
+    }
+  }
+  return tables;
+}
+
 }  // namespace
 
 std::vector<std::string> AddressSpace::validate() const {
   Report report;
   std::map<Pfn, u64> mapped;
   std::map<u64, u64> slots;
+  std::map<Pfn, u64> shared;
   u64 tables_seen = 0;
   for (const AddressSpace* mm : machine->mms) {
     if (mm == this) check_vmas(*mm, report);
-    TableCheck check{*mm, mapped, slots, report};
+    TableCheck check{*mm, mapped, slots, shared, report};
     check.table(mm->tables.root_table(), mm->tables.levels(), 0);
     if (check.tables != mm->tables.nr_tables())
       report.push_back("nr_tables is " + std::to_string(mm->tables.nr_tables()) + " but " +
                        std::to_string(check.tables) + " tables hang below the root");
-    tables_seen += check.tables + 1;
+    tables_seen += check.own + 1;
   }
+  tables_seen += check_shared_tables(*machine, shared, report);
   if (tables_seen != machine->frames.in_use())
     report.push_back(std::to_string(machine->frames.in_use()) + " table frames are in use but " +
                      std::to_string(tables_seen) + " are linked");

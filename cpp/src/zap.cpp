@@ -74,21 +74,38 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
 }
 
 void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details) {
-  for (u64 addr = start; addr < end;) {
-    const WalkEnd at = tables.walk(addr);
-    const u64 extent = level_size(std::max(at.level, PMD_LEVEL));
-    const u64 next = std::min(end, align_down(addr, extent) + extent);
-    if (at.level == PMD_LEVEL && tables.kind(*at.entry, PMD_LEVEL) == EntryKind::leaf)
-      zap_huge_pmd(*this, vma, at.entry, {addr, next});
-    if (u64* const table = tables.find(addr, PTE_LEVEL)) {
-      const u64 nr = (next - addr) >> PAGE_SHIFT;
-      for (u64* pte = table; pte != table + nr; ++pte) zap_pte(vma, pte, details);
-      // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
-      if (details.reclaim_tables && next - addr == PMD_SIZE && table_is_empty(table))
-        tables.free_pte_table(tables.find(addr, PMD_LEVEL));
+  for (u64 addr = start, next; addr < end; addr = next) {
+    const Extent at = tables.extent(addr, end);
+    next = at.end;
+    if (at.level == PTE_LEVEL && at.uniform) {
+      zap_shared(vma, addr, at, details);
+      continue;
     }
-    addr = next;
+    if (at.level == PMD_LEVEL && tables.kind(*at.entry, PMD_LEVEL) == EntryKind::leaf)
+      zap_huge_pmd(*this, vma, tables.writable(addr, PMD_LEVEL), {addr, next});
+    u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL) : nullptr;
+    if (!table) continue;
+    const u64 nr = (next - addr) >> PAGE_SHIFT;
+    for (u64* pte = table; pte != table + nr; ++pte) zap_pte(vma, pte, details);
+    if (nr < PTRS_PER_TABLE) continue;
+    // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
+    if (details.reclaim_tables && table_is_empty(table))
+      tables.free_pte_table(tables.writable(addr, PMD_LEVEL));
+    else if (!details.drop_marker)  // an unmap frees it anyway
+      tables.share_if_uniform(tables.writable(addr, PMD_LEVEL));
   }
+}
+
+/// Pages below shared tables: all have the same word, and go together.
+void AddressSpace::zap_shared(const Vma& vma, u64 start, const Extent& at,
+                              const ZapDetails& details) {
+  u64 word = *at.entry;
+  zap_pte(vma, &word, details);
+  if (word != *at.entry) (void)tables.fill(start, at.end, machine->shared_tables.uniform_of(word));
+  if (!details.reclaim_tables || word) return;
+  for (u64 addr = align_up(start, PMD_SIZE); at.end - addr >= PMD_SIZE && addr < at.end;
+       addr += PMD_SIZE)
+    tables.free_pte_table(tables.writable(addr, PMD_LEVEL));
 }
 
 }  // namespace ptwalk

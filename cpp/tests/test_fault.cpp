@@ -82,7 +82,7 @@ TEST_CASE("the retry of a fault happens in the kernel and marks the entry dirty,
   CHECK(s.write(addr).outcome == Outcome::blocked);
   REQUIRE(s.mm->uffd_zeropage(id, addr, pages(1), 0).ok());
   REQUIRE(s.mm->change_protection(addr, addr + pages(1), RW_NX, 0).ok());
-  u64* pte = s.mm->tables.find(addr, PTE_LEVEL);
+  u64* pte = s.mm->tables.writable(addr, PTE_LEVEL);
   *pte &= ~(_PAGE_DIRTY | _PAGE_SOFT_DIRTY);
   s.write(addr);
   CHECK(has(s.pte(addr), _PAGE_DIRTY | _PAGE_SOFT_DIRTY));

@@ -12,7 +12,7 @@ TEST_CASE("a frame is a zeroed table of its level, and comes back zeroed") {
   const Pfn first = arena.alloc(PMD_LEVEL);
   CHECK(first == TABLE_PFN_BASE);
   CHECK(arena.owns(first));
-  CHECK(arena.level(first) == PMD_LEVEL);
+  CHECK(arena.info(first).level == PMD_LEVEL);
   const Pfn second = arena.alloc(PTE_LEVEL);
   CHECK(arena.in_use() == 2);
   std::fill_n(arena.table(second), PTRS_PER_TABLE, ~0ull);
@@ -21,7 +21,7 @@ TEST_CASE("a frame is a zeroed table of its level, and comes back zeroed") {
   CHECK(arena.in_use() == 1);
   CHECK(arena.rows() == 2);
   CHECK(arena.alloc(PUD_LEVEL) == second);
-  CHECK(arena.level(second) == PUD_LEVEL);
+  CHECK(arena.info(second).level == PUD_LEVEL);
   CHECK(std::all_of(arena.table(second), arena.table(second) + PTRS_PER_TABLE,
                     [](u64 word) { return word == 0; }));
 }

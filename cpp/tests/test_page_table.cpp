@@ -12,8 +12,12 @@ constexpr u64 TABLE = 0x12345067;
 
 struct Tables {
   explicit Tables(int levels = 4, std::string_view profile = "6.18")
-      : tables(frames, *find_profile(profile), levels) {}
+      : profile(*find_profile(profile)),
+        shared(frames, this->profile),
+        tables(shared, this->profile, levels) {}
+  const Profile& profile;
   FrameArena frames{512};
+  SharedTables shared;
   PageTable tables;
 };
 
@@ -45,7 +49,8 @@ TEST_CASE("page-table isolation sets NX in the top entries") {
   Profile isolated = *find_profile("6.18");
   REQUIRE(set_config(isolated, "PAGE_TABLE_ISOLATION", true));
   FrameArena frames(512);
-  const PageTable t(frames, isolated, 5);
+  SharedTables shared(frames, isolated);
+  const PageTable t(shared, isolated, 5);
   CHECK(t.kind(TABLE | _PAGE_NX, 5) == EntryKind::table);
   CHECK(t.kind(TABLE | _PAGE_NX, P4D_LEVEL) == EntryKind::table);
 }
@@ -117,7 +122,7 @@ TEST_CASE("one PTE table goes, a deposited one comes, and free_all() leaves noth
   Tables space;
   PageTable& t = space.tables;
   REQUIRE(t.ensure(ADDR, PTE_LEVEL));
-  u64* pmd = t.find(ADDR, PMD_LEVEL);
+  u64* pmd = t.writable(ADDR, PMD_LEVEL);
   t.free_pte_table(pmd);
   CHECK(*pmd == 0);
   CHECK(t.nr_tables() == 2);

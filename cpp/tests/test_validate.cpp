@@ -20,7 +20,7 @@ struct Ground {
     REQUIRE(mm->reclaim(ANON + pages(1), PAGE_SIZE) == 1);
     REQUIRE(mm->validate().empty());
   }
-  u64& pte(u64 addr) { return *mm->tables.find(addr, PTE_LEVEL); }
+  u64& pte(u64 addr) { return *mm->tables.writable(addr, PTE_LEVEL); }
   Page& page(u64 addr) { return machine->pages.at(pte_pfn(pte(addr))); }
   Vma& vma(u64 addr) { return *mm->vmas.find(addr); }
   [[nodiscard]] bool noticed(std::string_view what) const {
@@ -76,7 +76,7 @@ TEST_CASE("an armed entry is not writable") {
 
 TEST_CASE("tables: every entry names a table of the level below, and all are counted") {
   Ground g;
-  u64* pmd = g.mm->tables.find(Ground::ANON, PMD_LEVEL);
+  u64* pmd = g.mm->tables.writable(Ground::ANON, PMD_LEVEL);
   const u64 good = *pmd;
   *pmd = 0x12345067;
   CHECK(g.noticed("names no table of the level below"));
@@ -124,7 +124,7 @@ TEST_CASE("swap slots: as many users as entries, of the tables and of the page c
 TEST_CASE("a fault in another address space of the machine is seen from each") {
   Ground g;
   const auto child = g.mm->fork();
-  u64* pte = child->tables.find(Ground::ANON, PTE_LEVEL);
+  u64* pte = child->tables.writable(Ground::ANON, PTE_LEVEL);
   REQUIRE(pte);
   *pte = 0;
   CHECK(g.noticed("has map count 2 but 1 entries map it"));

@@ -125,7 +125,7 @@ TEST_CASE("a huge PMD goes whole, or is split and goes in part") {
   Space s;
   const u64 addr = s.anon(512);
   REQUIRE(s.mm->tables.ensure(addr, PMD_LEVEL));
-  u64* pmd = s.mm->tables.find(addr, PMD_LEVEL);
+  u64* pmd = s.mm->tables.writable(addr, PMD_LEVEL);
   REQUIRE(s.mm->set_entry(addr, PMD_LEVEL, 0x80000000400000e7).ok());
   s.mm->zap_range(s.vma(addr), addr, addr + PMD_SIZE, {});
   CHECK(*pmd == 0);

@@ -287,6 +287,7 @@ class AddressSpace {
     bool skip_swap = false;       ///< v2: ZAP_FLAG_SKIP_SWAP
   };
   void zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
+  void zap_shared(const Vma& vma, u64 start, const Extent& at, const ZapDetails& details);
   void zap_pte(const Vma& vma, u64* pte, const ZapDetails& details);
   /// Leaves a marker in a none entry that was armed, where the profile says so. (7.3 "persist")
   void install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old);

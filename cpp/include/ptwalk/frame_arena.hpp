@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "ptwalk/frame_cache.hpp"
 #include "ptwalk/types.hpp"
 
 namespace ptwalk {
@@ -13,22 +14,32 @@ namespace ptwalk {
 /// First pfn of table frames: physical address 16 TiB, above every page frame.
 inline constexpr Pfn TABLE_PFN_BASE = 1ull << 32;
 
+/// What every page below a shared table has in its entry; `no`: the table is nobody else's.
+enum class Uniform : u8 { no, none, marker };
+
 /// What is known about a table frame beside its 512 words.
 struct FrameInfo {
   u8 level = 0;  ///< level of its entries; 0: free
+  Uniform uniform = Uniform::no;
 };
 
 class FrameArena {
  public:
-  /// Reserves address space for up to `max_frames` frames; takes less where that is refused
-  /// (RLIMIT_AS). Commits nothing.
-  explicit FrameArena(u64 max_frames = 1ull << 24);
+  /// What may be in use at once unless the user says otherwise; the rest of a reservation is for
+  /// alloc_beyond_limit().
+  static constexpr u64 DEFAULT_LIMIT = FrameCache::MAX_FRAMES / 64 * 63;
+
+  /// Commits nothing. The limit is lower where only a small reservation can be had.
+  explicit FrameArena(u64 limit = DEFAULT_LIMIT, FrameCache& cache = FrameCache::shared());
   ~FrameArena();
   FrameArena(const FrameArena&) = delete;
   FrameArena& operator=(const FrameArena&) = delete;
 
-  /// A zeroed frame for a table of `level`, or 0 when the arena is full.
-  [[nodiscard]] Pfn alloc(Level level);
+  /// A zeroed frame for a table of `level`, or 0 when the limit is reached.
+  [[nodiscard]] Pfn alloc(Level level) { return available() ? take(level) : 0; }
+  /// The same for what must not fail: copying a shared table. Throws std::bad_alloc at the end of
+  /// the reservation.
+  [[nodiscard]] Pfn alloc_beyond_limit(Level level) { return take(level); }
   void free(Pfn pfn);
 
   /// Whether `pfn` is a table frame in use.
@@ -37,17 +48,31 @@ class FrameArena {
     return i < info_.size() && info_[i].level != 0;
   }
   [[nodiscard]] u64* table(Pfn pfn) const {
-    return base_ + (pfn - TABLE_PFN_BASE) * PTRS_PER_TABLE;
+    return reserved_.base + (pfn - TABLE_PFN_BASE) * PTRS_PER_TABLE;
   }
-  [[nodiscard]] Level level(Pfn pfn) const { return info_[pfn - TABLE_PFN_BASE].level; }
+  [[nodiscard]] FrameInfo& info(Pfn pfn) { return info_[pfn - TABLE_PFN_BASE]; }
+  [[nodiscard]] const FrameInfo& info(Pfn pfn) const { return info_[pfn - TABLE_PFN_BASE]; }
+  /// The frame that an entry of one of the tables lies in.
+  [[nodiscard]] Pfn pfn_of(const u64* entry) const {
+    return TABLE_PFN_BASE + u64(entry - reserved_.base) / PTRS_PER_TABLE;
+  }
   /// Frames ever handed out: rows of the image, free ones included (they are zero or stale).
   [[nodiscard]] u64 rows() const { return info_.size(); }
   [[nodiscard]] u64 in_use() const { return info_.size() - free_.size(); }
-  [[nodiscard]] const u64* image() const { return base_; }
+  [[nodiscard]] const u64* image() const { return reserved_.base; }
+
+  [[nodiscard]] u64 limit() const { return limit_; }
+  /// Frames that alloc() may still hand out.
+  [[nodiscard]] u64 available() const { return limit_ > in_use() ? limit_ - in_use() : 0; }
+  /// Returns the memory of frames that are free to the system; the bytes.
+  u64 trim();
 
  private:
-  u64* base_ = nullptr;
-  u64 max_frames_ = 0;
+  [[nodiscard]] Pfn take(Level level);
+
+  FrameCache& cache_;
+  Reservation reserved_;
+  u64 limit_;
   std::vector<FrameInfo> info_;
   std::vector<Pfn> free_;
 };

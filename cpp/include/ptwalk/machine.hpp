@@ -15,7 +15,8 @@ namespace ptwalk {
 
 class Machine {
  public:
-  Machine(const Profile& profile, int levels);
+  /// At most `max_tables` table frames are in use at once, but for copies of shared tables.
+  Machine(const Profile& profile, int levels, u64 max_tables = FrameArena::DEFAULT_LIMIT);
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
@@ -25,6 +26,7 @@ class Machine {
   std::mutex mutex;
 
   FrameArena frames;
+  SharedTables shared_tables;
   PagePool pages;
   std::deque<File> files;         ///< by FileId
   std::deque<UffdContext> uffds;  ///< by UffdId

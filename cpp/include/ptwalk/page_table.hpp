@@ -1,50 +1,84 @@
 // One set of page tables: a root and the frames below it. Finds and makes entries; knows what a
-// table entry is, not what a leaf means. Models pgd_offset() … pte_offset(), pte_alloc() and the
-// accounting of mm_inc_nr_ptes() (include/linux/mm.h, v6.18).
+// table entry is, not what a leaf means. Some of its tables may be shared (shared_tables.hpp): who
+// reads never notices, and who stores asks for a writable entry. Models pgd_offset() …
+// pte_offset(), pte_alloc() and the accounting of mm_inc_nr_ptes() (include/linux/mm.h, v6.18).
 #pragma once
 
-#include "ptwalk/frame_arena.hpp"
-#include "ptwalk/profile.hpp"
+#include "ptwalk/shared_tables.hpp"
 
 namespace ptwalk {
 
 /// What an entry above the PTE level is.
 enum class EntryKind : u8 { none, table, leaf, bad };
 
-/// Where a walk ended: the entry, its level, and its word (0 where the root itself is empty).
+/// Where a walk ended: the entry and its level.
 struct WalkEnd {
-  u64* entry = nullptr;
+  const u64* entry = nullptr;
   Level level = 0;
+};
+
+/// Pages that one walk answers for: those under one PTE table, one shared table of any level, or
+/// one entry above the PTE level.
+struct Extent {
+  const u64* entry = nullptr;  ///< of the first page asked for, or of all of them
+  Level level = 0;             ///< of that entry
+  bool uniform = false;        ///< every page has the word of `entry`: a leaf, no table, or shared
+  u64 end = 0;                 ///< first address beyond
 };
 
 class PageTable {
  public:
-  PageTable(FrameArena& frames, const Profile& profile, int levels);
+  PageTable(SharedTables& shared, const Profile& profile, int levels);
 
   [[nodiscard]] int levels() const { return levels_; }
   [[nodiscard]] Pfn root() const { return root_; }
-  [[nodiscard]] u64* root_table() const { return frames_->table(root_); }
+  [[nodiscard]] u64* root_table() { return frames_->table(root_); }
+  [[nodiscard]] const u64* root_table() const { return frames_->table(root_); }
   [[nodiscard]] FrameArena& frames() const { return *frames_; }
 
   /// What the kernel takes `word` for at `level` (2 … levels) under the profile.
   /// (pmd_none, pmd_trans_huge, pmd_bad, … arch/x86/include/asm/pgtable.h)
   [[nodiscard]] EntryKind kind(u64 word, Level level) const;
   /// The table that a table entry points to; nullptr where it names no frame of ours.
-  [[nodiscard]] u64* below(u64 entry) const {
+  [[nodiscard]] const u64* below(u64 entry) const {
     const Pfn pfn = (entry & PTE_PFN_MASK) >> PAGE_SHIFT;
     return frames_->owns(pfn) ? frames_->table(pfn) : nullptr;
   }
+  /// What a table entry's pages all have, if it points to a shared table.
+  [[nodiscard]] Uniform uniform_below(u64 entry) const {
+    const Pfn pfn = (entry & PTE_PFN_MASK) >> PAGE_SHIFT;
+    return frames_->owns(pfn) ? frames_->info(pfn).uniform : Uniform::no;
+  }
 
   /// The entry of `level` that maps `addr`, or nullptr where a level above it is no table.
-  [[nodiscard]] u64* find(u64 addr, Level level) const;
+  [[nodiscard]] const u64* find(u64 addr, Level level) const;
   /// Descends as far as there are tables: down to the PTE, or to the entry that is none, leaf or
   /// bad.
   [[nodiscard]] WalkEnd walk(u64 addr) const;
-  /// Like find(), but allocates the missing tables; nullptr when one cannot be allocated or an
+  /// Like walk(), but a shared table ends it too, with its end cut to `limit`.
+  [[nodiscard]] Extent extent(u64 addr, u64 limit) const;
+
+  /// Like find(), for storing: shared tables on the way are copied first.
+  [[nodiscard]] u64* writable(u64 addr, Level level);
+  /// Like writable(), but allocates the missing tables; nullptr when one cannot be allocated or an
   /// entry on the way is a leaf or bad. (__handle_mm_fault, pte_alloc)
   [[nodiscard]] u64* ensure(u64 addr, Level level);
-  /// Puts a new table below a none `entry` of `level`; false when no frame can be had.
-  [[nodiscard]] bool populate(u64* entry, Level level, u64 flags = _PAGE_TABLE);
+  /// The table below a table entry that lies in a table of its own, for storing; nullptr where the
+  /// entry names no frame of ours.
+  [[nodiscard]] u64* own(u64* entry);
+  /// Puts a new table below a none `entry` of `level`, or with `uniform` shared tables down to the
+  /// PTE level; false when no frame can be had.
+  [[nodiscard]] bool populate(u64* entry, Level level, u64 flags = _PAGE_TABLE,
+                              Uniform uniform = Uniform::no);
+  /// Gives every page of [start, end) that word and makes the tables that are missing, shared ones
+  /// where an entry is covered whole. What tables of their own hold there must be none or markers.
+  /// False when no frame can be had.
+  [[nodiscard]] bool fill(u64 start, u64 end, Uniform uniform);
+  /// Makes an entry that points to a shared table point to another one of the same level.
+  void exchange(u64* entry, Uniform uniform);
+  /// Replaces the table below `entry` by a shared one if all its entries are the same. Entries of a
+  /// PTE table must be none or markers then, those of others point to one shared table.
+  void share_if_uniform(u64* entry);
   /// A table below `entry` that was deposited with a huge page: not counted, never fails.
   u64* deposit_table(u64* entry);
 
@@ -58,11 +92,16 @@ class PageTable {
   [[nodiscard]] u64 nr_tables() const { return nr_tables_; }
   /// The n-th allocation from now fails (1 is the next); 0 switches the injection off.
   void fail_alloc(u64 n) { fail_countdown_ = n; }
+  /// Whether an allocation may be made to fail: tables must then be made one by one.
+  [[nodiscard]] bool may_fail() const { return fail_countdown_ != 0; }
   void free_all();
 
  private:
+  bool fill_below(u64* table, Level level, Range range, Uniform uniform);
   void free_below(u64* table, Level level, Range span, u64 base, Range bounds);
+  void free_table(u64* entry);
 
+  SharedTables* shared_;
   FrameArena* frames_;
   const Profile* profile_;
   int levels_;
