@@ -99,13 +99,21 @@ py::tuple names_of(std::span<const T> all) {
   return names;
 }
 
-MachinePtr make_machine(const std::string& profile, const py::dict& config, py::handle levels) {
+MachinePtr make_machine(const std::string& profile, const py::dict& config, py::handle levels,
+                        py::handle max_tables) {
   const u64 n = word(levels, "levels");
   if (n != 4 && n != 5) {
     raise_invalid("levels " + shown(levels) +
                   " is not 4 or 5; x86-64 walks 4 levels, or 5 with la57");
   }
-  return std::make_shared<Machine>(make_profile(profile, config), static_cast<int>(n));
+  const Profile made = make_profile(profile, config);
+  if (max_tables.is_none()) return std::make_shared<Machine>(made, static_cast<int>(n));
+  const u64 limit = word(max_tables, "max_tables");
+  if (limit == 0 || limit > FrameArena::DEFAULT_LIMIT) {
+    raise_invalid("max_tables " + std::to_string(limit) + " is not 1 to " +
+                  std::to_string(FrameArena::DEFAULT_LIMIT) + "; leave it out for the largest");
+  }
+  return std::make_shared<Machine>(made, static_cast<int>(n), limit);
 }
 
 /// Refuses ranges of a file that overflow; pages are whole, so bytes need no alignment.
@@ -155,6 +163,9 @@ py::tuple file_info(Machine& machine, FileId id) {
 void register_profiles(py::module_& m) {
   m.def("kernels", [] { return names_of(kernels()); }, "Names of the leaf kernels that can run.");
   m.def("profiles", [] { return names_of(profiles()); }, "Names of all profiles, oldest first.");
+  m.def(
+      "trim", [] { return FrameCache::shared().trim(); },
+      "Returns the memory of machines that are gone to the system; bytes.");
   m.def("profile_info", profile_info, py::arg("name"), py::arg("config"),
         "What decoding an entry needs to know about a profile.");
 }
@@ -167,6 +178,8 @@ void register_machine(py::module_& m) {
       .def_property_readonly("kernel", [](const Machine& s) { return s.profile.kernel; })
       .def_property_readonly("levels", [](const Machine& s) { return s.levels; })
       .def_property_readonly("config", [](const Machine& s) { return config_dict(s.profile); })
+      .def_property_readonly("max_tables", [](const Machine& s) { return s.frames.limit(); })
+      .def("trim", [](Machine& s) { return locked(s, 0, [&] { return s.frames.trim(); }); })
       .def("create_file", create_file)
       .def("file_info", file_info)
       .def("file_cached_pages", file_cached_pages)

@@ -78,9 +78,7 @@ py::tuple mremap(Space& s, py::handle old_addr, py::handle old_len, py::handle n
 }
 
 std::unique_ptr<Space> fork(Space& s) {
-  std::shared_ptr<AddressSpace> child = s.call(WHOLE_SPACE, [&] { return s.mm->fork(); });
-  if (!child) raise({Cause::out_of_frames, "fork", s.mm->machine->frames.in_use()});
-  return std::make_unique<Space>(std::move(child));
+  return std::make_unique<Space>(finish(s.call(WHOLE_SPACE, [&] { return s.mm->fork(); })));
 }
 
 AccessResult access(Space& s, py::handle addr, bool write, py::handle thread) {

@@ -1,5 +1,6 @@
 // The errno and the text of every cause: one row each. In a text, {a} {b} {c} are 16-digit
-// addresses, {A} {B} {C} short hex numbers, {vma} is the range a-b with the permissions of c.
+// addresses, {A} {B} {C} short hex numbers, {1} {2} {3} decimal ones, {vma} is the range a-b with
+// the permissions of c.
 #include "ptwalk/error.hpp"
 
 #include <cerrno>
@@ -52,7 +53,8 @@ constexpr Row ROWS[] = {
     {Cause::huge_fault, 0,
      "{a} lies in a huge page, whose faults are not modelled; see docs/fidelity.md"},
     {Cause::out_of_frames, ENOMEM,
-     "no page-table frame is left in this machine ({A} in use); unmap something"},
+     "{1} page-table frames are in use, the limit is {2}, and the call may need {3} more; unmap "
+     "something, or make the machine with a larger max_tables"},
     {Cause::start_unaligned, EINVAL,
      "start {a} is not page aligned (4096); round down with ptwalk.page_align_down"},
     {Cause::length_unaligned, EINVAL,
@@ -191,6 +193,9 @@ std::string field(std::string_view name, const Error& e) {
   if (name == "A") return hex(e.a);
   if (name == "B") return hex(e.b);
   if (name == "C") return hex(e.c);
+  if (name == "1") return std::to_string(e.a);
+  if (name == "2") return std::to_string(e.b);
+  if (name == "3") return std::to_string(e.c);
   if (name == "vma") return vma_range(e.a, e.b, e.c);
   return hex(e.b - e.a);  // {length}
 }

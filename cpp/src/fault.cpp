@@ -130,6 +130,7 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
       out.error = {Cause::huge_fault, "access", request.addr};
       return out;
     }
+    if ((out.error = need_tables_for_page("access", request.addr))) return out;
     const u64 seen = entry();
     const Fault fault = handle_mm_fault(request);
     stuck = seen == entry();
@@ -185,6 +186,7 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
       // follow_page_pte(): an entry that allows the access is left alone.
       const u64* pte = tables.find(addr, PTE_LEVEL);
       if (pte && (*pte & need) == need) break;
+      if (Error e = need_tables_for_page(call, addr)) return {done, e};
       const Fault fault = handle_mm_fault({addr, how.write, true, how.nowait});
       if (fault == Fault::blocked || fault == Fault::migrating)
         return fail(Cause::would_block, addr);

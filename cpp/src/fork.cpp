@@ -121,7 +121,9 @@ Vma AddressSpace::dup_vma(AddressSpace& child, Contexts& made, const Vma& vma) {
   return copied;
 }
 
-std::shared_ptr<AddressSpace> AddressSpace::fork() {
+Result<std::shared_ptr<AddressSpace>> AddressSpace::fork() {
+  if (machine->frames.available() < machine->frames.in_use())
+    if (Error e = need_tables("fork", tables.own_tables())) return {nullptr, e};
   auto child = std::make_shared<AddressSpace>(machine);
   child->names = names;
   Contexts made;
@@ -132,10 +134,11 @@ std::shared_ptr<AddressSpace> AddressSpace::fork() {
     const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
                         (profile().fork_copies_wp_vma && copied.uffd_wp());
     if (!needed || (vma.flags & VM_WIPEONFORK)) continue;
-    if (!copy_page_range(*child, vma, copied)) return nullptr;
+    if (!copy_page_range(*child, vma, copied))
+      return {nullptr, {Cause::table_alloc_failed, "fork", vma.start}};
   }
   for (const auto& [from, to] : made) send(from, {.event = UffdEvent::fork, .child = to});
-  return child;
+  return {child, {}};
 }
 
 }  // namespace ptwalk

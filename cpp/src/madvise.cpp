@@ -133,6 +133,7 @@ Error remove_pages(const Advice& a) {
 Error guard_install(const Advice& a) {
   const Profile& p = a.mm.profile();
   if (a.vma().flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED)) return a.fail(Cause::locked_vma);
+  if (Error e = a.mm.need_tables_for_pages("madvise", a.range.start, a.range.end)) return e;
   if (a.vma().anonymous()) a.mm.anon_vma_prepare(a.vma());
   a.mm.vmas.find(a.range.start)->flags |= VM_MAYBE_GUARD;
   const u64 guard = p.make_marker(PTE_MARKER_GUARD);

@@ -132,6 +132,20 @@ u64 AddressSpace::pick_address(u64 length) const {
   return top >= MMAP_MIN_ADDR && top - MMAP_MIN_ADDR >= length ? top - length : 0;
 }
 
+Error AddressSpace::need_tables_for_pages(const char* call, u64 start, u64 end) const {
+  // Most often there is plenty for all that the range could need, and nothing has to be counted.
+  const u64 most = (end - start) / PMD_SIZE * 2 + 2 * u64(tables.levels());
+  return need_tables(call,
+                     machine->frames.available() >= most ? 0 : tables.frames_to_map(start, end));
+}
+
+Error AddressSpace::need_tables_for_change(const char* call, u64 start, u64 end) const {
+  // Tables that the range covers whole are shared, up to 512 GiB each; at its ends and at those of
+  // each VMA there is one of each level.
+  const u64 nr_vmas = vmas.lower(end) - vmas.lower(start) + 1;
+  return need_tables(call, nr_vmas * 2 * u64(tables.levels()) + (end - start) / level_size(5));
+}
+
 bool AddressSpace::split_would_exceed(u64 start, u64 end) const {
   const Vma* first = vmas.find(start);
   const Vma* last = vmas.find(end);

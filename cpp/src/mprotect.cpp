@@ -92,6 +92,8 @@ Result<ProtectResult> AddressSpace::change_protection(u64 start, u64 end, u64 ne
     return fail(Cause::both_wp_and_resolve, cp_flags);
   for (u64 at = start; at < end; at = vmas.find(at)->end)
     if (!vmas.find(at)) return fail(Cause::vma_missing, at);
+  if (cp_flags & MM_CP_UFFD_WP)
+    if ((out.error = need_tables_for_change("change_protection", start, end))) return out;
   for (u64 at = start; at < end;) {
     const Vma& vma = *vmas.find(at);
     const u64 piece_end = std::min(vma.end, end);

@@ -132,6 +132,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   vmas.merge(vmas.insert(moved), p);
   if (!move_page_tables(source, move, clear_uffd)) {
     (void)unmap_range(moved.start, moved.end);
+    if (Error e = need_tables_for_page(CALL, move.to)) return e;
     return refuse(Cause::table_alloc_failed, move.to);
   }
   if (ctx && !follows) reset_uffd(p, *vmas.find(move.to));

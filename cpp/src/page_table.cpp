@@ -144,6 +144,40 @@ bool PageTable::fill_below(u64* table, Level level, Range range, Uniform uniform
   return true;
 }
 
+u64 PageTable::own_below(const u64* table, Level level) const {
+  u64 own = 1;
+  for (unsigned i = 0; level > PTE_LEVEL && i < PTRS_PER_TABLE; ++i) {
+    if (kind(table[i], level) != EntryKind::table || uniform_below(table[i]) != Uniform::no)
+      continue;
+    if (const u64* next = below(table[i])) own += own_below(next, level - 1);
+  }
+  return own;
+}
+
+u64 PageTable::frames_to_map(u64 start, u64 end) const {
+  return start == end ? 0 : frames_below(root_table(), levels_, {start, end});
+}
+
+/// The same below one table; `table` is nullptr where all of them are missing or shared.
+u64 PageTable::frames_below(const u64* table, Level level, Range range) const {
+  const u64 first = range.start >> level_shift(level), last = (range.end - 1) >> level_shift(level);
+  u64 needed = 0;
+  if (!table) {  // a table for each entry on every level below
+    for (Level at = level; at > PTE_LEVEL; --at)
+      needed += ((range.end - 1) >> level_shift(at)) - (range.start >> level_shift(at)) + 1;
+    return needed;
+  }
+  for (u64 i = first; i <= last; ++i) {
+    const u64 entry = table[i % PTRS_PER_TABLE], base = i << level_shift(level);
+    const u64* own = uniform_below(entry) == Uniform::no ? below(entry) : nullptr;
+    if (kind(entry, level) != EntryKind::table) own = nullptr;
+    const Range part{std::max(range.start, base), std::min(range.end, base + level_size(level))};
+    needed += !own;
+    if (level > PMD_LEVEL) needed += frames_below(own, level - 1, part);
+  }
+  return needed;
+}
+
 void PageTable::exchange(u64* entry, Uniform uniform) {
   const Pfn old = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
   const Pfn now = shared_->take(uniform, frames_->info(old).level);

@@ -220,6 +220,8 @@ Result<ScanResult> AddressSpace::pagemap_scan(u64 start, u64 length, const ScanA
   const u64 end = start + align_up(length, PAGE_SIZE);
   if (end < start || end > task_size())
     return fail(Cause::beyond_task_size, start, length, task_size());
+  if (args.flags & PM_SCAN_WP_MATCHING)
+    if (Error error = need_tables_for_pages(call, start, end)) return {{}, error};
   Scan scan(*this, args);
   for (u64 at = start; at < end && !scan.full();) {
     const Vma* vma = vmas.first_intersecting(at, end);

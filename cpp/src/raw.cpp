@@ -96,6 +96,7 @@ Error AddressSpace::set_ptes(u64 start, std::span<const u64> values) {
   if (values.size() > (user_end - start) >> PAGE_SHIFT)
     return {Cause::entry_not_canonical, call, user_end, user_end, u64(tables.levels())};
   const u64 end = start + (values.size() << PAGE_SHIFT);
+  if (Error e = need_tables_for_pages(call, start, end)) return e;
   for (u64 addr = start; addr < end; addr = align_down(addr, PMD_SIZE) + PMD_SIZE)
     if (!tables.ensure(addr, PTE_LEVEL)) return {Cause::entry_no_table, call, PTE_LEVEL, addr};
   for (std::size_t i = 0; i < values.size(); ++i)
@@ -114,8 +115,8 @@ Error AddressSpace::alloc_table(u64 addr, Level level, u64 flags) {
   if (tables.kind((TABLE_PFN_BASE << PAGE_SHIFT) | flags, level) != EntryKind::table ||
       (flags & PTE_PFN_MASK))
     return {Cause::bad_table_flags, call, flags, u64(level)};
-  if (!tables.populate(found, level, flags))
-    return {Cause::out_of_frames, call, machine->frames.in_use()};
+  if (Error e = need_tables(call, 1)) return e;
+  if (!tables.populate(found, level, flags)) return {Cause::table_alloc_failed, call, addr};
   return {};
 }
 
@@ -160,6 +161,8 @@ Error AddressSpace::load_pages(u64 start, std::span<const u64> entries, std::spa
   const Vma* vma = nullptr;
   u64* table = nullptr;
   u64 base = 0;
+  const u64 end = start + (u64(entries.size()) << PAGE_SHIFT);
+  if (Error e = need_tables_for_pages(call, start, end)) return e;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     if (!entries[i]) continue;
     const u64 addr = start + (u64(i) << PAGE_SHIFT);
@@ -168,7 +171,7 @@ Error AddressSpace::load_pages(u64 start, std::span<const u64> entries, std::spa
     if (!table || addr >= base + PMD_SIZE) {
       base = align_down(addr, PMD_SIZE);
       table = tables.ensure(base, PTE_LEVEL);
-      if (!table) return {Cause::out_of_frames, call, machine->frames.in_use()};
+      if (!table) return {Cause::table_alloc_failed, call, addr};
     }
     u64& pte = table[level_index(addr, PTE_LEVEL)];
     const u64 old = pte;

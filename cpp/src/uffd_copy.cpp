@@ -115,6 +115,17 @@ Error fill_page(const Slot& s) {
   return {};
 }
 
+/// One turn of mfill_atomic(): the table, then the page.
+Error fill_at(AddressSpace& mm, const Vma& vma, u64 addr, const FillRequest& request) {
+  if (Error e = mm.need_tables_for_page(request.call, addr)) return e;
+  const u64* pmd = mm.tables.ensure(addr, PMD_LEVEL);
+  if (pmd && mm.tables.kind(*pmd, PMD_LEVEL) == EntryKind::leaf)
+    return {Cause::entry_exists, request.call, addr, *pmd};
+  u64* pte = mm.tables.ensure(addr, PTE_LEVEL);
+  if (!pte) return {Cause::table_alloc_failed, request.call, addr};
+  return fill_page({mm, vma, addr, pte, request});
+}
+
 /// What mfill_atomic() asks of the destination before it touches a page.
 Error check_destination(const AddressSpace& mm, const FillRequest& request, u64 start, u64 end) {
   const Vma* vma = mm.vmas.find(start);
@@ -146,16 +157,7 @@ Result<i64> mfill(AddressSpace& mm, UffdId id, const FillRequest& request, u64 s
   const Vma& vma = *mm.vmas.find(start);
   if (!vma.shared()) mm.anon_vma_prepare(vma);
   for (u64 addr = start; addr < end; addr += PAGE_SIZE) {
-    const u64* pmd = mm.tables.ensure(addr, PMD_LEVEL);
-    const bool huge = pmd && mm.tables.kind(*pmd, PMD_LEVEL) == EntryKind::leaf;
-    u64* pte = pmd && !huge ? mm.tables.ensure(addr, PTE_LEVEL) : nullptr;
-    Error error;
-    if (huge)
-      error = {Cause::entry_exists, request.call, addr, *pmd};
-    else if (!pte)
-      error = {Cause::table_alloc_failed, request.call, addr};
-    else
-      error = fill_page({mm, vma, addr, pte, request});
+    const Error error = fill_at(mm, vma, addr, request);
     if (!error) continue;
     if (addr == start) return {-errno_of(error.cause), error};
     mm.wake_range(id, start, addr);

@@ -59,6 +59,7 @@ Error move_page(const PageMove& m) {
   PageTable& tables = m.mm.tables;
   // A source without a table is judged before the destination is looked at, or made if it may be a
   // hole.
+  if (Error e = m.mm.need_tables(CALL, 2 * u64(tables.levels()))) return e;
   u64* from = m.holes_allowed ? tables.ensure(m.src, PTE_LEVEL) : tables.writable(m.src, PTE_LEVEL);
   if (!from)
     return {m.holes_allowed ? Cause::table_alloc_failed : Cause::entry_missing, CALL, m.src};

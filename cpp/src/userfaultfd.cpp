@@ -218,6 +218,7 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
   } else if (!vmas.first_intersecting(start, end)) {
     return fail(Cause::no_vma, start, end);
   }
+  if (protect && (out.error = need_tables_for_change(call, start, end))) return out;
   for (u64 at = start; at < end;) {
     const Vma* vma = vmas.first_intersecting(at, end);
     if (!vma) break;

@@ -141,7 +141,7 @@ TEST_CASE(
   const u64 addr = s.anon(1);
   s.write(addr);
   s.reclaim(addr);
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   s.read(addr);
   CHECK(s.flags_of(addr) == present());
   const Pfn pfn = pte_pfn(s.pte(addr));

@@ -21,7 +21,7 @@ TEST_CASE("copy_present_ptes: private writable pages become read-only and shared
   const u64 addr = s.anon(2);
   s.write(addr);
   s.read(addr + pages(1));
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(s.flags_of(addr) == present(SAVED_DIRTY));
   CHECK(bits(pte_of(child, addr)) == (present(SAVED_DIRTY) & ~_PAGE_ACCESSED));
   CHECK(pte_pfn(pte_of(child, addr)) == pte_pfn(s.pte(addr)));
@@ -41,7 +41,7 @@ TEST_CASE("a shared mapping without anonymous pages starts with empty tables") {
   Space s;
   const u64 addr = s.shmem(1);
   s.write(addr);
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(child->tables.nr_tables() == 0);
   CHECK(s.flags_of(addr) == present(_PAGE_RW | _PAGE_DIRTY));
   CHECK(child->access(addr, false).value.outcome == Outcome::done);
@@ -53,7 +53,7 @@ TEST_CASE("an anonymous VMA that holds only zero pages has no anon_vma and is no
   const u64 addr = s.anon(1);
   s.read(addr);
   CHECK(s.vma(addr).anon_vma == 0);
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(pte_of(child, addr) == 0);
 }
 
@@ -67,7 +67,7 @@ TEST_CASE("without EVENT_FORK the child is not registered, and is disarmed") {
   s.reclaim(addr + pages(1));
   const u64 armed = s.pte(addr), swapped = s.pte(addr + pages(1));
   CHECK(has(swapped, _PAGE_SWP_UFFD_WP | _PAGE_SWP_EXCLUSIVE));
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(child->vmas.find(addr)->uffd == NO_UFFD);
   CHECK_FALSE(has(child->vmas.find(addr)->flags, VM_UFFD_WP));
   CHECK_FALSE(has(pte_of(child, addr), _PAGE_UFFD_WP));
@@ -86,7 +86,7 @@ TEST_CASE("with EVENT_FORK the child has a context of its own and all protection
   const UffdId id = s.watch(addr, 2, MODE_WP, UFFD_FEATURE_EVENT_FORK);
   s.write(addr);
   s.protect(id, addr, 2);
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(s.mm->uffd_writeprotect(id, addr, pages(1), 0).error.cause == Cause::mmap_changing);
   const UffdMsg message = s.next_message(id);
   CHECK(message.event == UffdEvent::fork);
@@ -104,7 +104,7 @@ TEST_CASE("poison and guards reach the child in any case") {
   const UffdId id = s.watch(addr, 2, MODE_MISSING);
   REQUIRE(s.mm->uffd_poison(id, addr, pages(1), 0).ok());
   REQUIRE(s.mm->madvise(addr + pages(1), pages(1), MADV_GUARD_INSTALL_).ok());
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(pte_of(child, addr) == POISON_MARKER);
   CHECK(pte_of(child, addr + pages(1)) == GUARD_MARKER);
 }
@@ -121,7 +121,7 @@ TEST_CASE("F22 to F24: the v2 series copies markers only where there is an anon_
   s.protect(forks, shared, 1);
   s.protect(forks, copies, 2);
   s.protect(stays, plain, 2);
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(pte_of(child, copies) == 4);  // F22
   CHECK(has(pte_of(child, copies + pages(1)), _PAGE_UFFD_WP));
   CHECK(pte_of(child, plain) == 0);  // F23
@@ -137,7 +137,7 @@ TEST_CASE("writable migration entries become readable on both sides (copy_nonpre
   Child child;
   s.migrate(addr, [&] {
     CHECK(s.kind_of(addr) == SwpKind::migration_write);
-    child = s.mm->fork();
+    child = s.mm->fork().value;
     CHECK(s.kind_of(addr) == SwpKind::migration_read);
     CHECK(pte_of(child, addr) == s.pte(addr));
   });
@@ -152,7 +152,7 @@ TEST_CASE("DONTFORK, WIPEONFORK and locks: what the child does not get") {
   REQUIRE(s.mm->madvise(gone, pages(1), MADV_DONTFORK_).ok());
   REQUIRE(s.mm->madvise(wiped, pages(1), MADV_WIPEONFORK_).ok());
   REQUIRE(s.mm->mlock(locked, pages(1)).ok());
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   CHECK(child->vmas.find(gone) == nullptr);
   CHECK(pte_of(child, wiped) == 0);
   CHECK(child->vmas.find(wiped)->anon_vma == 0);
@@ -166,14 +166,14 @@ TEST_CASE(
   const u64 addr = s.shmem(1);
   s.watch(addr, 1, MODE_WP);
   CHECK(s.vma(addr).page_prot == RO_NX);
-  CHECK(s.mm->fork()->vmas.find(addr)->page_prot == RW_NX);
+  CHECK(s.mm->fork().value->vmas.find(addr)->page_prot == RW_NX);
 }
 
 TEST_CASE("pages of a forked VMA are found by the reverse map in both") {
   Space s;
   const u64 addr = s.anon(1);
   s.write(addr);
-  const Child child = s.mm->fork();
+  const Child child = s.mm->fork().value;
   s.reclaim(addr);
   CHECK(is_swap_pte(s.pte(addr)));
   CHECK(swp_offset(pte_of(child, addr)) == swp_offset(s.pte(addr)));

@@ -126,7 +126,7 @@ TEST_CASE("a page and its slot live while an entry or the swap cache needs them"
   space.reclaim(addr);
   const u64 slot = swp_offset(space.pte(addr));
   CHECK(machine.swap[slot].count == 1);
-  const auto child = space.mm->fork();
+  const auto child = space.mm->fork().value;
   CHECK(machine.swap[slot].count == 2);
   space.read(addr);
   CHECK(machine.swap[slot].count == 1);

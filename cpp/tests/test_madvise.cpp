@@ -131,7 +131,7 @@ TEST_CASE("PAGEOUT leaves pages with another mapping") {
   Space s;
   const u64 addr = s.anon(1);
   s.write(addr);
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   REQUIRE(advise(s, addr, 1, MADV_PAGEOUT_) == Cause::none);
   CHECK(pte_present(s.pte(addr)));
 }
@@ -191,7 +191,7 @@ TEST_CASE("GUARD_INSTALL: every entry becomes a guard, and an access is SEGV_MAP
   s.protect(id, addr, 3);
   s.resolve(id, addr, 3);
   for (u64 i = 0; i < 3; ++i) CHECK(s.pte(addr + pages(i)) == GUARD_MARKER);
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   CHECK(*child->tables.find(addr, PTE_LEVEL) == GUARD_MARKER);
 
   s.write(addr + pages(3));

@@ -72,7 +72,7 @@ TEST_CASE("a page shared by fork stays read-only until a write fault, the sharer
   const u64 addr = s.anon(1);
   s.write(addr);
   const Pfn pfn = pte_pfn(s.pte(addr));
-  s.mm->fork().reset();
+  s.mm->fork().value.reset();
   REQUIRE(s.mm->mprotect(addr, pages(1), PROT_READ_).ok());
   REQUIRE(s.mm->mprotect(addr, pages(1), PROT_RW).ok());
   CHECK(s.flags_of(addr) == present(SAVED_DIRTY));

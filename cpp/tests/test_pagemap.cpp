@@ -39,7 +39,7 @@ TEST_CASE("pte_to_pagemap_entry: present pages") {
   CHECK(word(s, anon) == (PM_PRESENT | PM_EXCLUSIVE | pte_pfn(s.pte(anon))));
   CHECK(word(s, anon + pages(1)) == (PM_PRESENT | ZERO_PFN));
   CHECK(word(s, shared) == (PM_PRESENT | PM_FILE | PM_EXCLUSIVE | pte_pfn(s.pte(shared))));
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   CHECK(word(s, anon) == (PM_PRESENT | pte_pfn(s.pte(anon))));  // mapped twice now
   REQUIRE(s.mm->mprotect(anon, pages(1), 0).ok());
   CHECK(word(s, anon) == (PM_PRESENT | pte_pfn(s.pte(anon))));  // PROT_NONE reads as present

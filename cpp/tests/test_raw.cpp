@@ -53,7 +53,7 @@ TEST_CASE("alloc_table(): one level at a time, with flags that make a table entr
   CHECK(mm.alloc_table(ADDR, PUD_LEVEL, 0x1067).cause == Cause::bad_table_flags);
   REQUIRE(mm.alloc_table(ADDR, PUD_LEVEL, 0x67).ok());
   mm.tables.fail_alloc(1);
-  CHECK(mm.alloc_table(ADDR, PMD_LEVEL, 0x67).cause == Cause::out_of_frames);
+  CHECK(mm.alloc_table(ADDR, PMD_LEVEL, 0x67).cause == Cause::table_alloc_failed);
   REQUIRE(mm.alloc_table(ADDR, PMD_LEVEL, 0x63).ok());
   CHECK(mm.tables.nr_tables() == 3);
   CHECK(mm.entry(ADDR, PTE_LEVEL).ok());
@@ -167,7 +167,7 @@ TEST_CASE("loaded swap entries get slots of their own, and their VMA an anon_vma
   CHECK(has(s.pte(addr), _PAGE_SWP_EXCLUSIVE));
   CHECK(s.pte(addr + pages(1)) == WP_MARKER);
   CHECK(s.pte(addr + pages(2)) == words[2]);
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   REQUIRE(child->tables.find(addr, PTE_LEVEL));
   CHECK(is_swap_pte(*child->tables.find(addr, PTE_LEVEL)));
   CHECK(s.write(addr).outcome == Outcome::done);

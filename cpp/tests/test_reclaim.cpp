@@ -28,7 +28,7 @@ TEST_CASE(
   s.write(addr + pages(1));
   CHECK(s.mm->reclaim(addr + pages(1), pages(1)) == 1);
   CHECK(s.pte(addr + pages(1)) == (make_swp_pte(0, 1) | _PAGE_SWP_EXCLUSIVE));
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   CHECK(s.mm->reclaim(addr, pages(2)) == 1);  // the second is out already
   CHECK(s.pte(addr) == make_swp_pte(0, 2));
   CHECK(*child->tables.find(addr, PTE_LEVEL) == make_swp_pte(0, 2));
@@ -95,7 +95,7 @@ TEST_CASE("F21: migration entries carry kind, soft-dirty and uffd-wp (try_to_mig
   };
   CHECK(kind(addr) == SwpKind::migration_write);
   CHECK(kind(addr + pages(1)) == SwpKind::migration_read_exclusive);
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   CHECK(kind(addr + pages(2)) == SwpKind::migration_read);
 }
 

@@ -206,7 +206,7 @@ TEST_CASE("zap, fork, remap and unmap of shared tables: same as in pieces") {
         (void)s->mm->tables.writable(addr, PTE_LEVEL);
       const u64 from = BASE + PMD_SIZE / 2, nr = LENGTH / 2;
       REQUIRE(s->mm->madvise(from, nr, 4 /* DONTNEED */).ok());
-      children.push_back(s->mm->fork());
+      children.push_back(s->mm->fork().value);
       REQUIRE(children.back());
       REQUIRE(
           s->mm->mremap(BASE + PUD_SIZE, PUD_SIZE / 2, PUD_SIZE / 2, 3, BASE + 8 * PUD_SIZE).ok());

@@ -69,7 +69,7 @@ class Crowd {
   }
   /// The child takes the place of another, which exits.
   void fork(const std::shared_ptr<AddressSpace>& mm) {
-    auto child = mm->fork();
+    auto child = mm->fork().value;
     for (UffdContext& ctx : machine->uffds) {  // every event is read at once
       ctx.queue.clear();
       ctx.mmap_changing = 0;

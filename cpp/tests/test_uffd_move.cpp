@@ -80,7 +80,7 @@ TEST_CASE("shared pages and shared swap entries are EBUSY, markers EFAULT") {
   s.write(s.src);
   s.write(s.src + pages(1));
   s.reclaim(s.src + pages(1));
-  const auto child = s.mm->fork();
+  const auto child = s.mm->fork().value;
   CHECK(s.move(0) == Cause::entry_busy);
   CHECK(s.move(1) == Cause::entry_busy);
   const UffdId source = s.watch(s.src, 4, MODE_WP, UFFD_FEATURE_WP_UNPOPULATED);

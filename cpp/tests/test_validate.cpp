@@ -123,7 +123,7 @@ TEST_CASE("swap slots: as many users as entries, of the tables and of the page c
 
 TEST_CASE("a fault in another address space of the machine is seen from each") {
   Ground g;
-  const auto child = g.mm->fork();
+  const auto child = g.mm->fork().value;
   u64* pte = child->tables.writable(Ground::ANON, PTE_LEVEL);
   REQUIRE(pte);
   *pte = 0;

@@ -155,6 +155,7 @@ from .machine import (
     Machine,
     kernels,
     profiles,
+    trim,
 )
 from .pages import (
     Migration,
@@ -332,6 +333,7 @@ __all__ = [
     "page_align_down",
     "profiles",
     "replay",
+    "trim",
 ]
 
 

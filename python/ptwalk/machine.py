@@ -31,6 +31,19 @@ def kernels() -> tuple[str, ...]:
     return _core.kernels()
 
 
+def trim() -> int:
+    """Return the memory that table frames of machines long gone still hold to the system.
+
+    Up to 512 MiB of it is kept, for the next machine: fresh memory is dear.
+
+    Returns
+    -------
+    int
+        Bytes returned.
+    """
+    return _core.trim()
+
+
 class Machine:
     """One kernel: a profile, physical memory, files, swap and any number of address spaces.
 
@@ -43,14 +56,22 @@ class Machine:
     config : mapping of str to bool, optional
         Build options that differ from the profile's default, without ``CONFIG_``, such as
         ``{"MEM_SOFT_DIRTY": True}``.
+    max_tables : int, optional
+        How many page-table frames (4 KiB each) may be in use at once; default 64 GiB of them, less
+        under RLIMIT_AS. Tables that share one frame count once.
 
     Raises
     ------
     InvalidArgument
-        For an unknown profile or option, a value that is no bool, or another number of levels.
+        For an unknown profile or option, a value that is no bool, another number of levels, or a
+        `max_tables` out of range.
 
     Notes
     -----
+    A call that may need more frames than the limit leaves raises KernelError (ENOMEM) and changes
+    nothing; one that goes page by page, as populating does, stops there and says how far it got.
+    Copies of shared tables that freeing memory needs are always made.
+
     Calls on one machine are serialised by its lock; the GIL is released while waiting for it.
     """
 
@@ -60,13 +81,14 @@ class Machine:
         *,
         levels: int = 4,
         config: Mapping[str, bool] | None = None,
+        max_tables: int | None = None,
     ) -> None:
         name = DEFAULT_PROFILE if profile is None else profile
         if not isinstance(name, str):
             raise InvalidArgument(f"profile {name!r} is not a name; use one of {profiles()}")
         if config is not None and not isinstance(config, Mapping):
             raise InvalidArgument(f"config {config!r} is not a mapping; pass {{option: bool}}")
-        self._core = _core.Machine(name, dict(config or {}), levels)
+        self._core = _core.Machine(name, dict(config or {}), levels, max_tables)
         self._files: dict[int, File] = {}
 
     @property
@@ -88,6 +110,23 @@ class Machine:
     def config(self) -> dict[str, bool]:
         """The build options in force."""
         return self._core.config
+
+    @property
+    def max_tables(self) -> int:
+        """How many page-table frames may be in use at once."""
+        return self._core.max_tables
+
+    def trim(self) -> int:
+        """Return the memory of table frames that are free now to the system.
+
+        They are kept warm otherwise, for fresh memory is dear. See also `ptwalk.trim`.
+
+        Returns
+        -------
+        int
+            Bytes returned.
+        """
+        return self._core.trim()
 
     def _file(self, number: int) -> File | None:
         """Return the object of a file by its number; None for -1, no file."""

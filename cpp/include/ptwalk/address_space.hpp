@@ -124,8 +124,8 @@ class AddressSpace {
   Result<u64> mremap(u64 old_addr, u64 old_len, u64 new_len, u32 flags, u64 new_addr);
 
   // fork.cpp
-  /// fork(2); nullptr where the child's tables cannot be allocated (ENOMEM).
-  std::shared_ptr<AddressSpace> fork();
+  /// fork(2); the error, if any, is that the child's tables cannot be allocated (ENOMEM).
+  Result<std::shared_ptr<AddressSpace>> fork();
 
   // fault.cpp
   /// One load or store of the CPU at `addr`, with the faults that it takes.
@@ -190,6 +190,21 @@ class AddressSpace {
   // ---- shared by the source files above, not for callers ----
 
   // mmap.cpp
+  /// An error unless the machine's limit leaves that many table frames: asked before anything
+  /// changes.
+  [[nodiscard]] Error need_tables(const char* call, u64 nr) const {
+    const FrameArena& frames = machine->frames;
+    if (frames.available() >= nr) return {};
+    return {Cause::out_of_frames, call, frames.in_use(), frames.limit(), nr};
+  }
+  /// The same for one page, for every page of a range, and for a request that shares what it can.
+  [[nodiscard]] Error need_tables_for_page(const char* call, u64 addr) const {
+    if (machine->frames.available() >= u64(tables.levels())) return {};
+    const u64 page = align_down(addr, PAGE_SIZE);
+    return need_tables(call, tables.frames_to_map(page, page + PAGE_SIZE));
+  }
+  [[nodiscard]] Error need_tables_for_pages(const char* call, u64 start, u64 end) const;
+  [[nodiscard]] Error need_tables_for_change(const char* call, u64 start, u64 end) const;
   /// Whether splitting at `addr` would exceed vm.max_map_count.
   [[nodiscard]] bool split_would_exceed(u64 start, u64 end) const;
   /// Makes `addr` a VMA boundary; the index of the first VMA at or above it.

@@ -82,6 +82,10 @@ class PageTable {
   /// A table below `entry` that was deposited with a huge page: not counted, never fails.
   u64* deposit_table(u64* entry);
 
+  /// Tables of this set that are its own: what a copy of it may need.
+  [[nodiscard]] u64 own_tables() const { return own_below(root_table(), levels_); }
+  /// Frames that it takes to give every page of [start, end) a PTE of its own.
+  [[nodiscard]] u64 frames_to_map(u64 start, u64 end) const;
   /// Frees the tables that lie wholly in [floor, ceiling) and map any of [start, end); what they
   /// held must have been zapped. (free_pgd_range, mm/memory.c, v6.18)
   void free_range(u64 start, u64 end, u64 floor, u64 ceiling);
@@ -97,6 +101,8 @@ class PageTable {
   void free_all();
 
  private:
+  [[nodiscard]] u64 own_below(const u64* table, Level level) const;
+  [[nodiscard]] u64 frames_below(const u64* table, Level level, Range range) const;
   bool fill_below(u64* table, Level level, Range range, Uniform uniform);
   void free_below(u64* table, Level level, Range span, u64 base, Range bounds);
   void free_table(u64* entry);
