@@ -147,3 +147,22 @@ print(uffd.writeprotect(0x10000000, 1 << 40).pages, mm.machine.max_tables)
     pages, limit = map(int, done.stdout.split())
     assert pages == 1 << 28
     assert limit < (4 << 30) // 4096
+
+
+def test_threads_of_a_machine_change_no_result() -> None:
+    answers = []
+    rng = np.random.default_rng(1)
+    words = np.where(rng.random(600 * 512) < 0.5, np.uint64(0x25), np.uint64(0))
+    addresses = START + rng.integers(0, 700 * PMD, 100_000, dtype=np.uint64)
+    for threads in (1, 3):
+        mm, uffd = armed_space(2 * GIB)
+        mm.machine.threads = threads
+        assert mm.machine.threads == threads
+        mm.set_ptes(START, words)
+        results = [uffd.writeprotect(START, 2 * GIB), uffd.writeprotect(START, 2 * GIB)]
+        answers.append((results, mm.stats, mm.ptes(START + 4096, GIB), mm.translate(addresses)))
+    assert answers[0][:2] == answers[1][:2]
+    np.testing.assert_array_equal(answers[0][2], answers[1][2])
+    np.testing.assert_array_equal(answers[0][3], answers[1][3])
+    with pytest.raises(InvalidArgument, match="threads 0"):
+        AddressSpace().machine.threads = 0

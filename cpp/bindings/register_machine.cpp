@@ -178,6 +178,16 @@ void register_machine(py::module_& m) {
       .def_property_readonly("kernel", [](const Machine& s) { return s.profile.kernel; })
       .def_property_readonly("levels", [](const Machine& s) { return s.levels; })
       .def_property_readonly("config", [](const Machine& s) { return config_dict(s.profile); })
+      .def_property(
+          "threads", [](Machine& s) { return locked(s, 0, [&] { return s.threads; }); },
+          [](Machine& s, py::handle threads) {
+            const u64 n = word(threads, "threads");
+            if (n < 1 || n > 1024) {
+              raise_invalid("threads " + std::to_string(n) +
+                            " is not 1 to 1024; 1 keeps all work in the calling thread");
+            }
+            locked(s, 0, [&] { s.threads = static_cast<unsigned>(n); });
+          })
       .def_property_readonly("max_tables", [](const Machine& s) { return s.frames.limit(); })
       .def("trim", [](Machine& s) { return locked(s, 0, [&] { return s.frames.trim(); }); })
       .def("create_file", create_file)

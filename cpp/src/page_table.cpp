@@ -144,6 +144,19 @@ bool PageTable::fill_below(u64* table, Level level, Range range, Uniform uniform
   return true;
 }
 
+void PageTable::share_below(u64* table, Level level, Range range) {
+  const u64 size = level_size(level);
+  for (u64 addr = range.start, next; addr < range.end; addr = next) {
+    next = std::min(align_down(addr, size) + size, range.end);
+    u64* entry = &table[level_index(addr, level)];
+    if (kind(*entry, level) != EntryKind::table || uniform_below(*entry) != Uniform::no) continue;
+    u64* own_table = below(*entry) ? own(entry) : nullptr;
+    if (!own_table) continue;
+    if (level > PUD_LEVEL) share_below(own_table, level - 1, {addr, next});
+    if (next - addr == size) share_if_uniform(entry);
+  }
+}
+
 u64 PageTable::own_below(const u64* table, Level level) const {
   u64 own = 1;
   for (unsigned i = 0; level > PTE_LEVEL && i < PTRS_PER_TABLE; ++i) {

@@ -48,6 +48,17 @@ struct SharedStep {
   SpanCounts counts{};
 };
 
+/// A span of entries whose turn comes later, with others, on several threads.
+struct LeafJob {
+  u64* pmd;
+  std::span<u64> ptes;
+  u64 addr;
+  SpanCounts counts{};
+};
+/// From so many tables on threads pay: a MiB of tables.
+constexpr std::size_t MANY_TABLES = 256;
+constexpr std::size_t TABLES_PER_CHUNK = 64, MOST_JOBS = 1 << 15;
+
 /// One call on one VMA. Each change_*_range returns pages, or sums that went negative by FAILED.
 class Walk {
  public:
@@ -67,6 +78,8 @@ class Walk {
   i64 change_pmd_range(u64* table, u64 addr, u64 end);
   i64 change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier);
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
+  void finish(const LeafJob& job);
+  void run_jobs();
 
   bool prepare(u64* entry, Level level);
   bool populates(Level level) const {
@@ -92,6 +105,9 @@ class Walk {
   const LeafKernel kernel_;
   const HugeContext huge_;
   std::array<SharedStep, 3> steps_{};
+  bool defers_ = false;
+  std::vector<LeafJob> jobs_{};
+  u64 deferred_pages_ = 0;
 };
 
 /// Makes the table below a none entry where the plan populates. False stops the range: -ENOMEM.
@@ -172,13 +188,20 @@ bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
 i64 Walk::change_range(Range range) {
   // With 4 levels the PGD is folded: its loop runs once per entry of the top table.
   const u64 chunk = tables_.levels() == 5 ? level_size(6) : level_size(P4D_LEVEL);
+  // Where an allocation fails, what was counted before it matters: no thread is ahead then.
+  defers_ = huge_.machine.threads > 1 && !tables_.may_fail() &&
+            range.end - range.start >= MANY_TABLES * PMD_SIZE;
   i64 pages = 0;
   for (u64 addr = range.start; addr != range.end;) {
     const u64 next = std::min(align_down(addr, chunk) + chunk, range.end);
     pages += change_upper_range(tables_.root_table(), tables_.levels(), addr, next);
     addr = next;
   }
-  return pages;
+  if (!jobs_.empty()) {
+    run_jobs();
+    tables_.share_range(range.start, range.end);
+  }
+  return pages + i64(deferred_pages_);
 }
 
 /// PGD and P4D. (change_protection_range, change_p4d_range)
@@ -267,6 +290,7 @@ i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
     return 0;
   }
   if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
+  if (kind == EntryKind::leaf) run_jobs();  // which may ask for the facts that a split changes
   if (kind == EntryKind::leaf && !splits(addr, next, PMD_LEVEL)) {
     if (!change_huge_pmd(huge_, plan_, pmd, addr)) return 0;
     ++result_.huge;
@@ -289,14 +313,43 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
     return 0;
   }
   const std::span ptes(&table[level_index(addr, PTE_LEVEL)], (next - addr) >> PAGE_SHIFT);
-  const SpanCounts counts = kernel_(plan_, ptes, huge_.machine.pages);
+  LeafJob job{pmd, ptes, addr};
+  if (defers_) {
+    jobs_.push_back(job);
+    if (jobs_.size() == MOST_JOBS) run_jobs();
+    return 0;
+  }
+  job.counts = kernel_(plan_, ptes, huge_.machine.pages);
+  finish(job);
+  return job.counts.pages;
+}
+
+/// Puts what the kernel did to a span into the account.
+void Walk::finish(const LeafJob& job) {
+  const SpanCounts& counts = job.counts;
   account(counts, 1);
-  if (ptes.size() == PTRS_PER_TABLE && counts.present == 0) tables_.share_if_uniform(pmd);
+  if (job.ptes.size() == PTRS_PER_TABLE && counts.present == 0) tables_.share_if_uniform(job.pmd);
   result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
   if (counts.flush_first <= counts.flush_last)
-    gather_flush(result_, addr + counts.flush_first * PAGE_SIZE,
-                 addr + (counts.flush_last + 1) * PAGE_SIZE);
-  return counts.pages;
+    gather_flush(result_, job.addr + counts.flush_first * PAGE_SIZE,
+                 job.addr + (counts.flush_last + 1) * PAGE_SIZE);
+}
+
+/// Applies the kernel to every span that waits, and accounts for them in the order of addresses.
+void Walk::run_jobs() {
+  const std::size_t chunks = (jobs_.size() + TABLES_PER_CHUNK - 1) / TABLES_PER_CHUNK;
+  const unsigned threads = jobs_.size() < MANY_TABLES ? 1 : huge_.machine.threads;
+  ThreadPool::shared().run(threads, chunks, [&](std::size_t chunk) {
+    const std::size_t first = chunk * TABLES_PER_CHUNK;
+    const std::size_t last = std::min(first + TABLES_PER_CHUNK, jobs_.size());
+    for (std::size_t i = first; i < last; ++i)
+      jobs_[i].counts = kernel_(plan_, jobs_[i].ptes, huge_.machine.pages);
+  });
+  for (const LeafJob& job : jobs_) {
+    finish(job);
+    deferred_pages_ += job.counts.pages;
+  }
+  jobs_.clear();
 }
 
 }  // namespace

@@ -2,23 +2,46 @@
 // PMD or PUD leaf reads as the entry of each of its pages; an absent table reads as none.
 #include <algorithm>
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 #include "ptwalk/address_space.hpp"
 
 namespace ptwalk {
 namespace {
 
-/// Calls visit(end_of_walk, addr, pages) for each extent of [start, start + 4096 * nr) that lies
-/// under one PTE table or under one entry above it.
+/// Calls visit(extent, addr, pages) for each extent of [start, start + 4096 * nr).
 template <class Visit>
 void for_each_extent(const PageTable& tables, u64 start, u64 nr, Visit visit) {
   const u64 end = start + (nr << PAGE_SHIFT);
   for (u64 addr = start; addr < end;) {
-    const WalkEnd at = tables.walk(addr);
-    const u64 size = level_size(std::max(at.level, PMD_LEVEL));
-    const u64 next = std::min(end, align_down(addr, size) + size);
-    visit(at, addr, (next - addr) >> PAGE_SHIFT);
-    addr = next;
+    const Extent at = tables.extent(addr, end);
+    visit(at, addr, (at.end - addr) >> PAGE_SHIFT);
+    addr = at.end;
   }
+}
+
+/// What a page of a uniform extent reads as: above the PTE level only a leaf has a word.
+u64 word_of(const PageTable& tables, const Extent& at) {
+  const bool has_word =
+      at.level == PTE_LEVEL || tables.kind(*at.entry, at.level) == EntryKind::leaf;
+  return has_word ? *at.entry : 0;
+}
+
+/// Copies entries; those of a large export go past the caches, which they would only wash out.
+void stream_copy(u64* to, const u64* from, u64 nr, std::size_t total) {
+  constexpr std::size_t LARGE = 1 << 19;  // entries: 4 MiB
+#if defined(__x86_64__)
+  if (total >= LARGE && nr == PTRS_PER_TABLE && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
+    for (u64 i = 0; i < nr; i += 2)
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    _mm_sfence();
+    return;
+  }
+#endif
+  std::copy_n(from, nr, to);
 }
 
 u64& counter(EntryCounts& counts, const Profile& p, u64 entry) {
@@ -38,34 +61,100 @@ u64& counter(EntryCounts& counts, const Profile& p, u64 entry) {
   }
 }
 
-}  // namespace
+/// Many addresses at once: the PMD table of the last GiB is remembered, as by a processor's
+/// paging-structure cache, and entries are fetched ahead of their use.
+class Translation {
+ public:
+  Translation(const PageTable& tables, u64 task_size) : tables_(tables), task_size_(task_size) {}
 
-void AddressSpace::ptes(u64 start, std::span<u64> out) const {
-  for_each_extent(tables, start, out.size(), [&](WalkEnd at, u64 addr, u64 nr) {
+  void apply(std::span<const u64> addrs, std::span<u64> out) {
+    constexpr std::size_t BATCH = 32;
+    const u64* entries[BATCH];
+    for (std::size_t first = 0; first < addrs.size(); first += BATCH) {
+      const std::size_t nr = std::min(BATCH, addrs.size() - first);
+      for (std::size_t i = 0; i < nr; ++i) {
+        entries[i] = pte(addrs[first + i]);
+        __builtin_prefetch(entries[i]);
+      }
+      for (std::size_t i = 0; i < nr; ++i) {
+        const u64 addr = addrs[first + i];
+        out[first + i] = entries[i] ? page(*entries[i], addr) : walked(addr);
+      }
+    }
+  }
+
+ private:
+  static u64 page(u64 pte, u64 addr) {
+    if (!pte_present(pte)) return ~0ull;
+    return leaf_address(pte, PTE_LEVEL) | (addr & (PAGE_SIZE - 1));
+  }
+  /// The PTE of `addr` where plain table entries lead to one; nullptr: walk.
+  const u64* pte(u64 addr) {
+    if (addr >= task_size_) return nullptr;
+    if (addr >> 30 != gib_) {
+      const u64* pmd = tables_.find(addr, PMD_LEVEL);
+      if (!pmd) return nullptr;
+      gib_ = addr >> 30;
+      pmd_table_ = pmd - level_index(addr, PMD_LEVEL);
+    }
+    const u64 pmd = pmd_table_[level_index(addr, PMD_LEVEL)];
+    if ((pmd & ~PTE_PFN_MASK) != _PAGE_TABLE) return nullptr;
+    const u64* table = tables_.below(pmd);
+    return table ? table + level_index(addr, PTE_LEVEL) : nullptr;
+  }
+  [[nodiscard]] u64 walked(u64 addr) const {
+    if (addr >= task_size_) return ~0ull;
+    const WalkEnd at = tables_.walk(addr);
+    if (at.level == PTE_LEVEL) return page(*at.entry, addr);
+    // A 1 GiB leaf is bad to early profiles, but the MMU translates it all the same.
+    if (at.level > PUD_LEVEL || !(*at.entry & _PAGE_PSE) || !pmd_present(*at.entry)) return ~0ull;
+    return leaf_address(*at.entry, at.level) | (addr & (level_size(at.level) - 1));
+  }
+
+  const PageTable& tables_;
+  const u64 task_size_;
+  u64 gib_ = ~0ull;
+  const u64* pmd_table_ = nullptr;
+};
+
+void copy_entries(const PageTable& tables, u64 start, std::span<u64> out) {
+  for_each_extent(tables, start, out.size(), [&](const Extent& at, u64 addr, u64 nr) {
     u64* const to = out.data() + ((addr - start) >> PAGE_SHIFT);
-    if (at.level == PTE_LEVEL)
-      std::copy_n(at.entry, nr, to);
+    if (at.uniform)
+      std::fill_n(to, nr, word_of(tables, at));
     else
-      std::fill_n(to, nr, tables.kind(*at.entry, at.level) == EntryKind::leaf ? *at.entry : 0);
+      stream_copy(to, at.entry, nr, out.size());
   });
 }
 
+}  // namespace
+
+void AddressSpace::ptes(u64 start, std::span<u64> out) const {
+  constexpr std::size_t CHUNK = 64 * PTRS_PER_TABLE;
+  // Chunks begin where PTE tables do.
+  const std::size_t head = (start >> PAGE_SHIFT) % PTRS_PER_TABLE;
+  ThreadPool::shared().run(
+      machine->threads, (head + out.size() + CHUNK - 1) / CHUNK, [&](std::size_t chunk) {
+        const std::size_t first = chunk ? chunk * CHUNK - head : 0;
+        const std::size_t last = std::min((chunk + 1) * CHUNK - head, out.size());
+        copy_entries(tables, start + (u64(first) << PAGE_SHIFT), out.subspan(first, last - first));
+      });
+}
+
 void AddressSpace::levels(u64 start, std::span<u8> out) const {
-  for_each_extent(tables, start, out.size(), [&](WalkEnd at, u64 addr, u64 nr) {
+  for_each_extent(tables, start, out.size(), [&](const Extent& at, u64 addr, u64 nr) {
     std::fill_n(out.data() + ((addr - start) >> PAGE_SHIFT), nr, u8(at.level));
   });
 }
 
 void AddressSpace::translate(std::span<const u64> addrs, std::span<u64> out) const {
-  for (std::size_t i = 0; i < addrs.size(); ++i) {
-    out[i] = ~0ull;
-    if (addrs[i] >= task_size()) continue;
-    const WalkEnd at = tables.walk(addrs[i]);
-    // A 1 GiB leaf is bad to early profiles, but the MMU translates it all the same.
-    const bool leaf = at.level <= PUD_LEVEL && (*at.entry & _PAGE_PSE);
-    if (at.level == PTE_LEVEL ? pte_present(*at.entry) : leaf && pmd_present(*at.entry))
-      out[i] = leaf_address(*at.entry, at.level) | (addrs[i] & (level_size(at.level) - 1));
-  }
+  constexpr std::size_t CHUNK = 1 << 14;
+  ThreadPool::shared().run(
+      machine->threads, (addrs.size() + CHUNK - 1) / CHUNK, [&](std::size_t chunk) {
+        const std::size_t first = chunk * CHUNK;
+        const std::size_t nr = std::min(CHUNK, addrs.size() - first);
+        Translation(tables, task_size()).apply(addrs.subspan(first, nr), out.subspan(first, nr));
+      });
 }
 
 std::vector<WalkStep> AddressSpace::walk(u64 addr) const {
@@ -82,9 +171,10 @@ std::vector<WalkStep> AddressSpace::walk(u64 addr) const {
 
 EntryCounts AddressSpace::count(u64 start, u64 length) const {
   EntryCounts counts;
-  for_each_extent(tables, start, length >> PAGE_SHIFT, [&](WalkEnd at, u64, u64 nr) {
+  for_each_extent(tables, start, length >> PAGE_SHIFT, [&](const Extent& at, u64, u64 nr) {
     if (at.level == PTE_LEVEL) {
-      for (u64 i = 0; i < nr; ++i) ++counter(counts, profile(), at.entry[i]);
+      if (at.uniform) counter(counts, profile(), *at.entry) += nr;
+      for (u64 i = 0; !at.uniform && i < nr; ++i) ++counter(counts, profile(), at.entry[i]);
     } else if (tables.kind(*at.entry, at.level) != EntryKind::leaf) {
       counts.none += nr;
     } else if (pmd_present(*at.entry)) {

@@ -235,3 +235,39 @@ TEST_CASE("add() sums the counts, joins the lists and spans the flushes") {
   CHECK(total.pmd_flush.size() == 2);
   CHECK(total.warnings.size() == 2);
 }
+
+TEST_CASE("several threads give what one gives") {
+  constexpr u64 TABLES = 600;
+  for (std::string_view name : {"uffd-wp-v2", "6.1", "6.18"}) {
+    CAPTURE(name);
+    const auto run = [&](unsigned threads) {
+      auto space = std::make_unique<WalkSpace>(name);
+      space->machine->threads = threads;
+      for (u64 i = 0; i < TABLES; ++i) {  // one in three stays empty
+        space->put(BASE + i * PMD_SIZE, PTE_LEVEL, 0);
+        for (u64 page = 0; i % 3 && page < 512; page += 1 + i % 5)
+          space->put(BASE + i * PMD_SIZE + page * PAGE_SIZE, PTE_LEVEL,
+                     pfn_pte(0x1000 + i * 512 + page, RO_NX | (page % 2 ? u64(_PAGE_RW) : 0)));
+      }
+      return space;
+    };
+    const auto one = run(1), four = run(4);
+    const u64 end = BASE + TABLES * PMD_SIZE - 3 * PAGE_SIZE;
+    for (u32 cp : {WP, RESOLVE, 0u}) {
+      const ProtectResult a = one->change(BASE + PAGE_SIZE, end, RO_NX, cp).value;
+      const ProtectResult b = four->change(BASE + PAGE_SIZE, end, RO_NX, cp).value;
+      CHECK(a.pages == b.pages);
+      CHECK(a.present == b.present);
+      CHECK(a.none_to_marker == b.none_to_marker);
+      CHECK(a.marker_to_none == b.marker_to_none);
+      CHECK(a.flush == b.flush);
+      CHECK(a.notifier.size() == b.notifier.size());
+      std::vector<u64> words_a(TABLES * 512), words_b(TABLES * 512);
+      one->mm.ptes(BASE, words_a);
+      four->mm.ptes(BASE, words_b);
+      CHECK(words_a == words_b);
+      CHECK(one->machine->frames.in_use() == four->machine->frames.in_use());
+      CHECK(four->mm.validate() == one->mm.validate());
+    }
+  }
+}

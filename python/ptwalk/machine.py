@@ -112,6 +112,19 @@ class Machine:
         return self._core.config
 
     @property
+    def threads(self) -> int:
+        """How many threads one call may use; at first, the processors that the process may use.
+
+        Changes of protection over a GiB and more of tables, `AddressSpace.ptes` and
+        `AddressSpace.translate` use them; results are those of one thread.
+        """
+        return self._core.threads
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        self._core.threads = threads
+
+    @property
     def max_tables(self) -> int:
         """How many page-table frames may be in use at once."""
         return self._core.max_tables

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ptwalk/page_table.hpp"
+#include "ptwalk/thread_pool.hpp"
 #include "ptwalk/userfaultfd.hpp"
 
 namespace ptwalk {
@@ -22,6 +23,8 @@ class Machine {
 
   const Profile profile;
   const int levels;
+  /// How many threads a call may use where it pays; whoever holds `mutex` may change it for a call.
+  unsigned threads = ThreadPool::usable_cpus();
   /// Held by the caller around every call into the machine or its address spaces.
   std::mutex mutex;
 

@@ -79,6 +79,8 @@ class PageTable {
   /// Replaces the table below `entry` by a shared one if all its entries are the same. Entries of a
   /// PTE table must be none or markers then, those of others point to one shared table.
   void share_if_uniform(u64* entry);
+  /// Does so for every table above the PTE level that [start, end) covers whole, lowest first.
+  void share_range(u64 start, u64 end) { share_below(root_table(), levels_, {start, end}); }
   /// A table below `entry` that was deposited with a huge page: not counted, never fails.
   u64* deposit_table(u64* entry);
 
@@ -103,6 +105,7 @@ class PageTable {
  private:
   [[nodiscard]] u64 own_below(const u64* table, Level level) const;
   [[nodiscard]] u64 frames_below(const u64* table, Level level, Range range) const;
+  void share_below(u64* table, Level level, Range range);
   bool fill_below(u64* table, Level level, Range range, Uniform uniform);
   void free_below(u64* table, Level level, Range span, u64 base, Range bounds);
   void free_table(u64* entry);
