@@ -166,3 +166,21 @@ def test_threads_of_a_machine_change_no_result() -> None:
     np.testing.assert_array_equal(answers[0][3], answers[1][3])
     with pytest.raises(InvalidArgument, match="threads 0"):
         AddressSpace().machine.threads = 0
+
+
+def test_threads_of_one_call() -> None:
+    mm, uffd = armed_space(GIB)
+    before = mm.machine.threads
+    mm.set_ptes(START, np.full(512 * 512, 0x25, np.uint64))
+    one, two, again = (uffd.writeprotect(START, GIB, threads=n) for n in (1, 2, 1))
+    assert one.pages == two.pages == 1 << 18
+    assert two == again  # nothing is left to flush
+    words = [mm.ptes(START, GIB, threads=n) for n in (1, 2, None)]
+    np.testing.assert_array_equal(words[0], words[1])
+    np.testing.assert_array_equal(words[0], words[2])
+    assert mm.mprotect(START, GIB, "r--", threads=2).present == 512 * 512
+    assert mm.translate([START], threads=2).tolist() == mm.translate([START]).tolist()
+    assert mm.machine.threads == before
+    for wrong in (0, -1, "two", 1 << 20):
+        with pytest.raises(InvalidArgument, match="threads"):
+            mm.ptes(START, 4096, threads=wrong)  # type: ignore[arg-type]

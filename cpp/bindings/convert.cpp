@@ -81,6 +81,16 @@ u32 word32(py::handle value, const char* name) {
   return static_cast<u32>(result);
 }
 
+unsigned thread_count(py::handle value) {
+  if (value.is_none()) return 0;
+  const u64 n = word(value, "threads");
+  if (n < 1 || n > 1024) {
+    raise_invalid("threads " + std::to_string(n) +
+                  " is not 1 to 1024; 1 keeps all work in the calling thread");
+  }
+  return static_cast<unsigned>(n);
+}
+
 Level level_of(py::handle value, int levels) {
   Level level = 0;
   if (PyUnicode_Check(value.ptr())) {

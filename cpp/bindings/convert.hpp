@@ -49,6 +49,19 @@ struct Space {
   auto call(u64 bytes, Work&& work) const {
     return locked(*mm->machine, bytes, std::forward<Work>(work));
   }
+  /// The same on at most that many threads; 0: as the machine says.
+  template <class Work>
+  auto call(u64 bytes, unsigned threads, Work&& work) const {
+    return locked(*mm->machine, bytes, [&] {
+      struct Restore {
+        unsigned& threads;
+        const unsigned before;
+        ~Restore() { threads = before; }
+      } const restore{mm->machine->threads, mm->machine->threads};
+      if (threads) mm->machine->threads = threads;
+      return work();
+    });
+  }
   [[nodiscard]] int levels() const { return mm->machine->levels; }
   /// End of the user half: one page above TASK_SIZE, so that raw stores reach every user entry.
   [[nodiscard]] u64 user_end() const { return task_size(levels()) + PAGE_SIZE; }
@@ -86,6 +99,8 @@ std::string shown(py::handle value);
 u64 word(py::handle value, const char* name);
 /// The same for the 32-bit arguments of system calls.
 u32 word32(py::handle value, const char* name);
+/// A number of threads, 1 to 1024; 0 for None, the machine's default.
+unsigned thread_count(py::handle value);
 /// A level from its name or number. With 4 levels the p4d is folded into the pgd.
 Level level_of(py::handle value, int levels);
 /// Refuses a range that is unaligned, or ends above the user address space; for calls that are

@@ -181,12 +181,9 @@ void register_machine(py::module_& m) {
       .def_property(
           "threads", [](Machine& s) { return locked(s, 0, [&] { return s.threads; }); },
           [](Machine& s, py::handle threads) {
-            const u64 n = word(threads, "threads");
-            if (n < 1 || n > 1024) {
-              raise_invalid("threads " + std::to_string(n) +
-                            " is not 1 to 1024; 1 keeps all work in the calling thread");
-            }
-            locked(s, 0, [&] { s.threads = static_cast<unsigned>(n); });
+            const unsigned n = thread_count(threads);
+            if (!n) raise_invalid("threads None is not a number; 1 keeps all work in the caller");
+            locked(s, 0, [&] { s.threads = n; });
           })
       .def_property_readonly("max_tables", [](const Machine& s) { return s.frames.limit(); })
       .def("trim", [](Machine& s) { return locked(s, 0, [&] { return s.frames.trim(); }); })

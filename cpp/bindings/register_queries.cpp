@@ -35,12 +35,14 @@ Array<u64> output(const py::object& out, u64 nr) {
   return py::reinterpret_borrow<Array<u64>>(array);
 }
 
-Array<u64> ptes(Space& s, py::handle start, py::handle length, const py::object& out) {
+Array<u64> ptes(Space& s, py::handle start, py::handle length, const py::object& out,
+                py::handle threads) {
   const u64 a = word(start, "start"), n = word(length, "length");
+  const unsigned t = thread_count(threads);
   check_range("ptes", a, n, s.user_end());
   Array<u64> entries = output(out, n >> PAGE_SHIFT);
   const std::span<u64> words = span_of(entries);
-  s.call(n, [&] { s.mm->ptes(a, words); });
+  s.call(n, t, [&] { s.mm->ptes(a, words); });
   return entries;
 }
 
@@ -63,11 +65,12 @@ Array<u64> pagemap(Space& s, py::handle start, py::handle length) {
 }
 
 /// `addrs` is uint64 and contiguous: the Python side has made it so.
-Array<u64> translate(Space& s, const Array<u64>& addrs) {
+Array<u64> translate(Space& s, const Array<u64>& addrs, py::handle threads) {
+  const unsigned t = thread_count(threads);
   const std::span<const u64> from{addrs.data(), static_cast<std::size_t>(addrs.size())};
   Array<u64> result(addrs.size());
   const std::span<u64> to = span_of(result);
-  s.call(from.size() << PAGE_SHIFT, [&] { s.mm->translate(from, to); });
+  s.call(from.size() << PAGE_SHIFT, t, [&] { s.mm->translate(from, to); });
   return result;
 }
 

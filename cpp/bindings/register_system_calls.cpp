@@ -37,10 +37,12 @@ void munmap(Space& s, py::handle start, py::handle length) {
   finish(s.call(n, [&] { return s.mm->munmap(a, n); }));
 }
 
-BoundProtectResult mprotect(Space& s, py::handle start, py::handle length, py::handle prot) {
+BoundProtectResult mprotect(Space& s, py::handle start, py::handle length, py::handle prot,
+                            py::handle threads) {
   const u64 a = word(start, "start"), n = word(length, "length");
   const int p = static_cast<int>(word32(prot, "prot"));
-  return finish_protect(s.call(n, [&] { return s.mm->mprotect(a, n, p); }), s.levels());
+  const unsigned t = thread_count(threads);
+  return finish_protect(s.call(n, t, [&] { return s.mm->mprotect(a, n, p); }), s.levels());
 }
 
 BoundProtectResult change_protection(Space& s, py::handle start, py::handle end, py::handle newprot,

@@ -32,9 +32,10 @@ void uffd_unregister(Space& s, UffdId ctx, py::handle start, py::handle length) 
 }
 
 BoundProtectResult uffd_writeprotect(Space& s, UffdId ctx, py::handle start, py::handle length,
-                                     py::handle mode) {
+                                     py::handle mode, py::handle threads) {
   const u64 a = word(start, "start"), n = word(length, "length"), m = word(mode, "mode");
-  return finish_protect(s.call(n, [&] { return s.mm->uffd_writeprotect(ctx, a, n, m); }),
+  const unsigned t = thread_count(threads);
+  return finish_protect(s.call(n, t, [&] { return s.mm->uffd_writeprotect(ctx, a, n, m); }),
                         s.levels());
 }
 

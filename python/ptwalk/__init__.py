@@ -334,11 +334,12 @@ __all__ = [
     "profiles",
     "replay",
     "trim",
+    "workload",
 ]
 
 
 def __getattr__(name: str) -> _ModuleType:
     """Import a module of the package when it is first asked for."""
-    if name in ("live", "replay"):
+    if name in ("live", "replay", "workload"):
         return _import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -128,7 +128,7 @@ def _protect_all(mm: AddressSpace) -> None:
         results = [uffd.writeprotect(*each, protect=protect) for each in ranges]
         sums = [sum(getattr(r, f) for r in results) for f in (*fields, "tables_allocated")]
         rows.append([name, *map(_number, sums)])
-    _table(["", *fields, "new tables"], rows)
+    _table(["", *fields, "tables"], rows)
 
 
 # 2. The seed's story. Its steps are done on models, and on the running kernel.

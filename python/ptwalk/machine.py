@@ -115,8 +115,9 @@ class Machine:
     def threads(self) -> int:
         """How many threads one call may use; at first, the processors that the process may use.
 
-        Changes of protection over a GiB and more of tables, `AddressSpace.ptes` and
-        `AddressSpace.translate` use them; results are those of one thread.
+        Changes of protection over 512 MiB and more, `AddressSpace.ptes` and
+        `AddressSpace.translate` use them where it pays; their `threads=` overrides it for one call.
+        Results are those of one thread.
         """
         return self._core.threads
 

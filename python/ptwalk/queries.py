@@ -128,7 +128,9 @@ class Queries(Space):
         """Pfn of row 0 of `tables`."""
         return self._core.table_base
 
-    def ptes(self, start: int, length: int, *, out: U64 | None = None) -> U64:
+    def ptes(
+        self, start: int, length: int, *, out: U64 | None = None, threads: int | None = None
+    ) -> U64:
         """Return the raw page-table entries of a range.
 
         Parameters
@@ -137,6 +139,8 @@ class Queries(Space):
             Range in bytes, page aligned.
         out : ndarray of uint64, shape (pages,), optional
             Where to put them; writeable and C-contiguous.
+        threads : int, optional
+            How many threads may work on it; default `Machine.threads`. Results do not depend on it.
 
         Returns
         -------
@@ -152,7 +156,7 @@ class Queries(Space):
         -----
         The GIL is released for ranges above 16 MiB.
         """
-        return self._core.ptes(start, length, out)
+        return self._core.ptes(start, length, out, threads)
 
     def levels(self, start: int, length: int) -> npt.NDArray[np.uint8]:
         """Return the level at which the walk of each page ends.
@@ -198,13 +202,17 @@ class Queries(Space):
         """
         return self._core.pages(start, length)
 
-    def translate(self, addrs: Iterable[int] | npt.NDArray[Any]) -> U64:
+    def translate(
+        self, addrs: Iterable[int] | npt.NDArray[Any], *, threads: int | None = None
+    ) -> U64:
         """Translate addresses; a PROT_NONE page has its frame too, as to the kernel.
 
         Parameters
         ----------
         addrs : iterable of int, or ndarray of integers, shape (n,)
             Addresses in bytes.
+        threads : int, optional
+            How many threads may work on it; default `Machine.threads`. Results do not depend on it.
 
         Returns
         -------
@@ -216,7 +224,7 @@ class Queries(Space):
         InvalidArgument
             For another dtype or shape, or negative addresses.
         """
-        return self._core.translate(_addresses(addrs))
+        return self._core.translate(_addresses(addrs), threads)
 
     def tables(self, *, copy: bool = False) -> U64:
         """Return all table frames of the machine: an image that any x86-64 walker can follow.

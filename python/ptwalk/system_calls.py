@@ -111,7 +111,9 @@ class SystemCalls(Space):
         """
         self._core.munmap(start, length)
 
-    def mprotect(self, start: int, length: int, prot: int | str) -> ProtectResult:
+    def mprotect(
+        self, start: int, length: int, prot: int | str, *, threads: int | None = None
+    ) -> ProtectResult:
         """Change the protection of a range.
 
         *Models* mm/mprotect.c:do_mprotect_pkey, mprotect_fixup (v6.18).
@@ -122,6 +124,8 @@ class SystemCalls(Space):
             Range in bytes; the length is rounded up to pages.
         prot : int or str
             PROT_* bits or letters such as "r--".
+        threads : int, optional
+            How many threads may work on it; default `Machine.threads`. Results do not depend on it.
 
         Returns
         -------
@@ -133,7 +137,7 @@ class SystemCalls(Space):
         KernelError
             EINVAL, ENOMEM for a hole, EACCES; `done` is what was changed before it.
         """
-        return self._core.mprotect(start, length, parse_prot(prot))
+        return self._core.mprotect(start, length, parse_prot(prot), threads)
 
     def change_protection(
         self, start: int, end: int, newprot: int, cp_flags: int | str = 0

@@ -127,6 +127,7 @@ class Userfaultfd:
         protect: bool = True,
         wake: bool = True,
         mode: int | None = None,
+        threads: int | None = None,
     ) -> ProtectResult:
         """Write-protect a range, or resolve its write-protection.
 
@@ -142,6 +143,8 @@ class Userfaultfd:
             Whether resolving wakes the faults that wait.
         mode : int, optional
             The mode word of the ioctl itself.
+        threads : int, optional
+            How many threads may work on it; default `Machine.threads`. Results do not depend on it.
 
         Returns
         -------
@@ -161,7 +164,7 @@ class Userfaultfd:
         """
         if mode is None:
             mode = (_WRITEPROTECT_WP if protect else 0) | (0 if wake else _WRITEPROTECT_DONTWAKE)
-        return self._mm._core.uffd_writeprotect(self._number, start, length, mode)
+        return self._mm._core.uffd_writeprotect(self._number, start, length, mode, threads)
 
     def copy(
         self,
