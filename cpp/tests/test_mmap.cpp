@@ -187,10 +187,10 @@ TEST_CASE("the end of an address space gives everything back and sends nothing")
     const auto other = std::make_shared<AddressSpace>(s.machine);
     const u64 addr = other->mmap(0, pages(4), PROT_RW, ANON, NO_FILE, 0).value;
     REQUIRE(other->access(addr, true).ok());
-    CHECK(s.machine->mms.size() == 2);
+    CHECK(s.machine->mms().size() == 2);
     CHECK(s.machine->pages.in_use() == 1);
   }
-  CHECK(s.machine->mms.size() == 1);
+  CHECK(s.machine->mms().size() == 1);
   CHECK(s.machine->pages.in_use() == 0);
   CHECK(s.machine->frames.in_use() == 1);
 }
