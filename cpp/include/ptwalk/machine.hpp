@@ -10,6 +10,7 @@
 #include "ptwalk/error.hpp"
 #include "ptwalk/file.hpp"
 #include "ptwalk/page_table.hpp"
+#include "ptwalk/plan_cache.hpp"
 #include "ptwalk/thread_pool.hpp"
 #include "ptwalk/userfaultfd.hpp"
 
@@ -49,6 +50,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   FrameArena frames;
   SharedTables shared_tables;
   PagePool pages;
+  PlanCache plans{profile};
   UndoPool<File> files;         ///< by FileId
   UndoPool<UffdContext> uffds;  ///< by UffdId
   UndoPool<SwapSlot> swap;
