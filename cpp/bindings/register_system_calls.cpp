@@ -94,9 +94,10 @@ AccessResult kernel_access(Space& s, py::handle addr, bool write) {
   return finish(s.call(0, [&] { return s.mm->kernel_access(a, write); }));
 }
 
-u64 populate(Space& s, py::handle start, py::handle length, bool write) {
+u64 populate(Space& s, py::handle start, py::handle length, bool write, py::handle threads) {
   const u64 a = word(start, "start"), n = word(length, "length");
-  return finish_counted(s.call(n, [&] { return s.mm->populate(a, n, write); }));
+  const unsigned t = thread_count(threads);
+  return finish_counted(s.call(n, t, [&] { return s.mm->populate(a, n, write); }));
 }
 
 std::vector<PendingFault> pending(Space& s) {

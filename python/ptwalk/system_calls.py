@@ -362,7 +362,7 @@ class SystemCalls(Space):
         """
         return self._core.kernel_access(addr, write)
 
-    def populate(self, start: int, length: int, *, write: bool) -> int:
+    def populate(self, start: int, length: int, *, write: bool, threads: int | None = None) -> int:
         """Make pages present as touching each of them would.
 
         *Models* mm/gup.c:populate_vma_page_range (v6.18), page by page.
@@ -373,6 +373,9 @@ class SystemCalls(Space):
             Range in bytes.
         write : bool
             Whether the touches are stores.
+        threads : int, optional
+            How many threads may work on it; so far one does, since frames are handed out in the
+            order of addresses.
 
         Returns
         -------
@@ -384,4 +387,4 @@ class SystemCalls(Space):
         KernelError
             Where a page cannot be made present; `done` is the number of pages before it.
         """
-        return self._core.populate(start, length, write)
+        return self._core.populate(start, length, write, threads)

@@ -271,6 +271,10 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   };
   /// Brings pages in for the kernel's own use; the pages done. (faultin_page, mm/gup.c, v6.18)
   Result<u64> fault_in(const char* call, u64 start, u64 end, const FaultIn& how);
+  /// The same for pages from `addr` on whose entries are none, or allow the access, and lie in the
+  /// PTE table of a page that was brought in before: none of the checks of the first page can come
+  /// out otherwise. Stops where the handler must be asked; the pages done.
+  u64 fault_in_neighbours(const Vma& vma, u64 addr, u64 end, const FaultIn& how);
   /// As mlock and mprotect do it for a VM_LOCKED VMA. (populate_vma_page_range, mm/gup.c, v6.18)
   Result<u64> populate_locked(u64 start, u64 end, bool nowait);
 
