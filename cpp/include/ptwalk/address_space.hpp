@@ -60,6 +60,12 @@ struct EntryCounts {
       huge = 0;
 };
 
+/// What one call on many ranges did.
+struct RangesResult {
+  u64 done = 0;            ///< ranges whose calls succeeded: those before the one that failed
+  ProtectResult result{};  ///< the sum, with what the failed call changed
+};
+
 /// A page between the two phases of its migration.
 struct MigratingPage {
   Pfn pfn = 0;
@@ -107,6 +113,10 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   Result<ProtectResult> mprotect(u64 start, u64 length, int prot);
   /// The seed's function itself, VMA by VMA over [start, end). (mm/mprotect.c:change_protection)
   Result<ProtectResult> change_protection(u64 start, u64 end, u64 newprot, u32 cp_flags);
+
+  // ranges.cpp; `ranges` holds start and length of each in turn. The first that fails ends it.
+  Result<RangesResult> mprotect_many(std::span<const u64> ranges, int prot);
+  Result<RangesResult> uffd_writeprotect_many(UffdId ctx, std::span<const u64> ranges, u64 mode);
 
   // reclaim.cpp
   /// Takes the pages that the range maps out of every mapping, as reclaim would; how many.
