@@ -1,4 +1,4 @@
-"""The command line: ``ptwalk demo | replay | read | explain | profiles | doctor``.
+"""The command line: ``ptwalk demo | replay | read | explain | bench | profiles | doctor``.
 
 Each command is a few lines on the public names, so that a script can do the same. Errors of
 ptwalk are one line on stderr and exit status 2; `replay` exits with 1 on any difference.
@@ -73,6 +73,21 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--level", default="pte", help="pte (default), pmd, pud, p4d or pgd")
     explain.set_defaults(run=_explain)
 
+    bench = commands.add_parser("bench", help="measure it against the machine's limit and others")
+    bench.add_argument("suites", nargs="*", metavar="SUITE", help="what to measure; all if none")
+    bench.add_argument("--quick", action="store_true", help="less of everything, in a minute")
+    bench.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="measure nothing, read results"
+    )
+    for option, metavar, text in (
+        ("--json", "FILE", "write the results"),
+        ("--markdown", "FILE", "write tables of ratios"),
+        ("--document", "FILE", "write the page docs/performance.md"),
+        ("--plots", "DIR", "write pictures (pip install ptwalk[plot])"),
+    ):
+        bench.add_argument(option, type=Path, metavar=metavar, help=text)
+    bench.set_defaults(run=_bench)
+
     profiles = commands.add_parser("profiles", help="the kernels that are modelled")
     profiles.set_defaults(run=_profiles)
 
@@ -127,6 +142,14 @@ def _read(args: argparse.Namespace) -> int:
 
 def _explain(args: argparse.Namespace) -> int:
     print(explain(_integer(args.word, "WORD", 0), profile=args.profile, level=args.level))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from .bench.command import Wishes, bench
+
+    wishes = Wishes(args.json, args.markdown, args.document, args.plots)
+    bench(args.suites, args.source, wishes, quick=args.quick)
     return 0
 
 
