@@ -74,7 +74,7 @@ void restore_ptes(const Space& s, u64 start, const Words& array) {
   }
   finish(s.call(length, [&]() -> Error {
     for (u64 at = 0; at < length; at += PMD_SIZE) {
-      u64* table = s.mm->tables.writable(start + at, PTE_LEVEL);
+      u64* table = s.mm->tables.writable(start + at, PTE_LEVEL, PTRS_PER_TABLE);
       if (!table) return {Cause::entry_no_table, "restore_ptes", PTE_LEVEL, start + at};
       std::memcpy(table, &words[at >> PAGE_SHIFT], PAGE_SIZE);
     }
