@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_queries(space);
   register_raw(space);
   register_pages(space);
+  register_fuzz(m);
 }

@@ -4,14 +4,12 @@
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
-#include "ptwalk/kernels.hpp"
 
 namespace ptwalk {
 
 Machine::Machine(const Profile& chosen, int nr_levels, u64 max_tables)
     : profile(chosen), levels(nr_levels), frames(max_tables), shared_tables(frames, profile) {
   swap.emplace_back();  // slot 0 holds the header of the swap area
-  (void)kernels();      // a wrong PTWALK_KERNEL is told before anything can change
 }
 
 FileId Machine::create_file(FileKind kind, u64 size, bool writable) {

@@ -182,7 +182,7 @@ from .vma import (
 __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
-    from . import live, replay
+    from . import fuzz, live, replay
 
 __all__ = [
     "MADV_COLD",
@@ -327,6 +327,7 @@ __all__ = [
     "__version__",
     "decode",
     "explain",
+    "fuzz",
     "kernels",
     "live",
     "page_align",
@@ -340,6 +341,6 @@ __all__ = [
 
 def __getattr__(name: str) -> _ModuleType:
     """Import a module of the package when it is first asked for."""
-    if name in ("live", "replay", "workload"):
+    if name in ("fuzz", "live", "replay", "workload"):
         return _import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,88 @@
+#include "ptwalk/fuzz/executor.hpp"
+
+#include <algorithm>
+
+namespace ptwalk::fuzz {
+
+Executor::Executor(const Profile& profile, std::span<const u8> setup, const Options& options)
+    : profile_(profile),
+      setup_(setup.begin(), setup.end()),
+      options_(options),
+      words_(raw_words(profile)),
+      coverage_(branches().size()) {
+  restore();
+}
+
+/// Makes the state what the setup made it.
+void Executor::restore() {
+  world_ = std::make_unique<World>(profile_);
+  world_->machine->leaf_kernel = options_.kernel->apply;
+  world_->machine->threads = 1;
+  Report report;
+  apply(setup_, report);
+  std::fill(coverage_.begin(), coverage_.end(), 0);
+  touched_ = false;
+}
+
+void Executor::apply(std::span<const u8> program, Report& report) {
+  touched_ = true;
+  Run run(*world_, words_, report);
+  for (std::size_t i = 0; i < nr_ops(program); ++i) {
+    const Op op = decode(program, i);
+    const std::size_t row = op.op % operations().size();
+    const Operation& operation = operations()[row];
+    report.begin(unsigned(row));
+    if (operation.raw && !options_.raw) {
+      report.skip("raw operations are off");
+      continue;
+    }
+    world_->raw |= operation.raw;
+    operation.run(run, op);
+    ++coverage_[3 * row + std::size_t(report.ended)];
+  }
+}
+
+RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
+  if (touched_) restore();
+  Report report;
+  report.steps = steps;
+  apply(program, report);
+  const u64 found =
+      add_state(report.digest, *world_->machine, world_->raw ? Scope::everywhere : Scope::vmas);
+  // Raw stores make whatever states they like.
+  if (!world_->raw) report.violations |= found;
+  return {.digest = report.digest.value(),
+          .visible = report.visible.value(),
+          .violations = report.violations,
+          .ops = u32(nr_ops(program))};
+}
+
+RunResult Executor::run(std::span<const u8> program) { return run(program, nullptr); }
+
+std::vector<Step> Executor::steps(std::span<const u8> program) {
+  std::vector<Step> steps;
+  run(program, &steps);
+  return steps;
+}
+
+void Executor::run_batch(std::span<const BatchItem> programs, std::span<RunResult> results) {
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    results[i] = run(programs[i].program, nullptr);
+    if (!programs[i].coverage) continue;
+    for (std::size_t b = 0; b < coverage_.size(); ++b)
+      programs[i].coverage[b] = u8(std::min<u64>(coverage_[b], 255));
+  }
+}
+
+std::span<const std::string> branches() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Operation& operation : operations())
+      for (const char* how : {"done", "refused", "nothing to act on"})
+        all.push_back("operation/" + std::string(operation.name) + ": " + how);
+    return all;
+  }();
+  return names;
+}
+
+}  // namespace ptwalk::fuzz
