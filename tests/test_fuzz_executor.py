@@ -146,4 +146,4 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(InvalidArgument, match="is no bytes object"):
         ex.run_batch([b"", "text"])  # type: ignore[list-item]
     with pytest.raises(InvalidArgument, match="C-contiguous uint8"):
-        ex.run_batch(np.zeros((2, 8), np.uint16))  # type: ignore[arg-type]
+        ex.run_batch(np.zeros((2, 8), np.uint16))

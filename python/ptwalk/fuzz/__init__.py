@@ -6,6 +6,7 @@ invariants that did not hold.
 """
 
 from .executor import SETUPS, VIOLATIONS, BatchResult, Executor, RunResult, Step
+from .minimise import minimise
 from .program import (
     FORMAT_VERSION,
     MAX_OPS,
@@ -33,6 +34,7 @@ __all__ = [
     "decode",
     "encode",
     "from_text",
+    "minimise",
     "to_text",
     "validate",
 ]
