@@ -39,7 +39,7 @@ def test_the_result_is_the_same_on_every_run_and_cannot_be_made_less() -> None:
     wanted = ex.branches.index("operation/access: done")
 
     def accesses_twice(r: fuzz.RunResult) -> bool:
-        return r.coverage[wanted] >= 2
+        return int(r.coverage[wanted]) >= 2
 
     program += fuzz.encode([{"op": "access"}, {"op": "access", "page": 1}])
     least = fuzz.minimise(ex, program, accesses_twice)

@@ -71,8 +71,8 @@ struct BoundExecutor {
 
 std::unique_ptr<BoundExecutor> make_executor(const std::string& profile, const py::dict& config,
                                              const py::bytes& setup, const std::string& kernel,
-                                             bool raw) {
-  fuzz::Options options{.raw = raw};
+                                             bool raw, bool judge_each) {
+  fuzz::Options options{.raw = raw, .judge = judge_each ? fuzz::Judge::each : fuzz::Judge::end};
   if (!kernel.empty()) {
     std::string known;
     const KernelInfo* found = nullptr;

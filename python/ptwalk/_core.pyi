@@ -320,7 +320,14 @@ class AddressSpace(metaclass=_PybindType):
 
 class FuzzExecutor(metaclass=_PybindType):
     def __init__(
-        self, profile: str, config: Mapping[str, bool], setup: bytes, kernel: str, raw: bool, /
+        self,
+        profile: str,
+        config: Mapping[str, bool],
+        setup: bytes,
+        kernel: str,
+        raw: bool,
+        judge_each: bool,
+        /,
     ) -> None: ...
     def run(self, program: bytes, /) -> tuple[int, int, _U64, int, int]: ...
     def run_batch(

@@ -3,6 +3,14 @@
 #include <algorithm>
 
 namespace ptwalk::fuzz {
+namespace {
+
+bool breaks_invariants(const World& world) {
+  return std::any_of(world.spaces.begin(), world.spaces.end(),
+                     [](const auto& mm) { return !mm->validate().empty(); });
+}
+
+}  // namespace
 
 Executor::Executor(const Profile& profile, std::span<const u8> setup, const Options& options)
     : profile_(profile),
@@ -26,7 +34,7 @@ void Executor::restore() {
 
 void Executor::apply(std::span<const u8> program, Report& report) {
   touched_ = true;
-  Run run(*world_, words_, report);
+  Run run(*world_, words_, options_.judge, report);
   for (std::size_t i = 0; i < nr_ops(program); ++i) {
     const Op op = decode(program, i);
     const std::size_t row = op.op % operations().size();
@@ -38,6 +46,8 @@ void Executor::apply(std::span<const u8> program, Report& report) {
     }
     world_->raw |= operation.raw;
     operation.run(run, op);
+    if (options_.judge == Judge::each && !world_->raw && breaks_invariants(*world_))
+      report.violations |= bit(Violation::invariant);
     ++coverage_[3 * row + std::size_t(report.ended)];
   }
 }

@@ -41,8 +41,9 @@ void run_numa(Run& run, const Op& op) {
     if (vma->kind == VmaKind::hugetlb || vma->kind == VmaKind::dax ||
         (vma->flags & (VM_IO | VM_PFNMAP | VM_MIXEDMAP)) || !(vma->flags & VM_ACCESS_FLAGS))
       continue;
-    const auto done = mm.change_protection(part.start, part.end, PAGE_NONE, MM_CP_PROT_NUMA);
-    run.protect(done);
+    run.protect(mm, {ChangeKind::numa, part}, [&] {
+      return mm.change_protection(part.start, part.end, PAGE_NONE, MM_CP_PROT_NUMA);
+    });
   }
 }
 

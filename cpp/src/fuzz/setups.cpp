@@ -11,7 +11,7 @@ using namespace field;
 
 constexpr u16 RW = 3, WP = 2, MISSING = 1, MINOR = 4;
 constexpr u8 ANON = 0, SHMEM = 1, REGULAR = 2;
-constexpr u8 AROUND_PMD = 152;  // 8 pages before BASE + 2 MiB
+constexpr u8 AROUND_PMD = 152;  // 8 pages before the end of the first PMD entry
 
 /// Operation numbers: rows of operations().
 enum : u8 {

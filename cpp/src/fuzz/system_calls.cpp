@@ -30,6 +30,15 @@ void Run::protect(const Result<ProtectResult>& done) const {
   report.end(done.error);
 }
 
+bool Run::populates(const AddressSpace& mm, const ChangeRequest& request) {
+  const auto& all = mm.vmas.all();
+  return request.kind == ChangeKind::mprotect &&
+         std::any_of(all.begin(), all.end(), [&](const Vma& vma) {
+           return (vma.flags & VM_LOCKED) && vma.start < request.range.end &&
+                  vma.end > request.range.start;
+         });
+}
+
 void run_access(Run& run, const Op& op) {
   const auto done = run.mm(op).access(AT(op), ACCESS(op), u32(THREAD(op)));
   run.report.access(done.value);
@@ -118,8 +127,10 @@ void run_mmap(Run& run, const Op& op) {
 void run_munmap(Run& run, const Op& op) { run.report.end(run.mm(op).munmap(AT(op), LENGTH(op))); }
 
 void run_mprotect(Run& run, const Op& op) {
-  const auto done = run.mm(op).mprotect(AT(op), LENGTH(op), int(PROT(op)));
-  run.protect(done);
+  AddressSpace& mm = run.mm(op);
+  const u64 start = AT(op), length = LENGTH(op), prot = PROT(op);
+  run.protect(mm, {ChangeKind::mprotect, {start, start + length}, prot},
+              [&] { return mm.mprotect(start, length, int(prot)); });
 }
 
 void run_madvise(Run& run, const Op& op) {

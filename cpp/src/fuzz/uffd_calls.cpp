@@ -46,8 +46,10 @@ void run_writeprotect(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
   AddressSpace* const mm = run.uffd(op, id);
   if (!mm) return;
-  const auto done = mm->uffd_writeprotect(id, AT(op), LENGTH(op), WP_MODE(op));
-  run.protect(done);
+  const u64 start = AT(op), length = LENGTH(op), mode = WP_MODE(op);
+  const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
+  run.protect(*mm, {protect ? ChangeKind::protect : ChangeKind::resolve, {start, start + length}},
+              [&] { return mm->uffd_writeprotect(id, start, length, mode); });
 }
 
 void run_wake(Run& run, const Op& op) {

@@ -99,11 +99,14 @@ class Executor:
         The leaf kernel, such as "scalar"; None takes the fastest. Results are the same.
     raw : bool
         Whether raw operations run; False makes them do nothing, as no kernel has them.
+    judge : {"end", "each"}
+        When violations are looked for: in the final state and in the accounts of changes of
+        protection, or also before and after each operation, which is some hundred times slower.
 
     Raises
     ------
     InvalidArgument
-        For an unknown profile, setup or kernel.
+        For an unknown profile, setup, kernel or judge.
     """
 
     def __init__(
@@ -113,18 +116,21 @@ class Executor:
         *,
         kernel: str | None = None,
         raw: bool = True,
+        judge: str = "end",
     ) -> None:
         if isinstance(setup, str) and setup not in SETUPS:
             raise InvalidArgument(
                 f"setup {setup!r} is not known; use a program or one of {', '.join(SETUPS)}"
             )
+        if judge not in ("end", "each"):
+            raise InvalidArgument(f"judge {judge!r} is not known; use 'end' or 'each'")
         program = SETUPS[setup] if isinstance(setup, str) else bytes(setup)
-        self._core = _core.FuzzExecutor(profile, {}, program, kernel or "", raw)
-        self._arguments = (profile, setup, kernel, raw)
+        self._core = _core.FuzzExecutor(profile, {}, program, kernel or "", raw, judge == "each")
+        self._arguments = (profile, setup, kernel, raw, judge)
 
     def __repr__(self) -> str:
-        profile, setup, kernel, raw = self._arguments
-        return f"Executor({profile!r}, {setup!r}, kernel={kernel!r}, raw={raw})"
+        profile, setup, kernel, raw, judge = self._arguments
+        return f"Executor({profile!r}, {setup!r}, kernel={kernel!r}, raw={raw}, judge={judge!r})"
 
     @property
     def profile(self) -> str:
@@ -145,6 +151,11 @@ class Executor:
     def raw(self) -> bool:
         """Whether raw operations run."""
         return self._arguments[3]
+
+    @property
+    def judge(self) -> str:
+        """When violations are looked for, "end" or "each"."""
+        return self._arguments[4]
 
     @property
     def branches(self) -> tuple[str, ...]:

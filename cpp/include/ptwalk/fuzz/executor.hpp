@@ -12,6 +12,7 @@ namespace ptwalk::fuzz {
 
 struct Options {
   bool raw = true;  ///< false: raw operations do nothing
+  Judge judge = Judge::end;
   const KernelInfo* kernel = &active_kernel();
 };
 

@@ -41,16 +41,16 @@ static_assert(sizeof(Op) == OP_BYTES);
 [[nodiscard]] std::vector<u8> encode(std::span<const Op> ops);
 
 /// First place of programs.
-inline constexpr u64 BASE = 0x7f0000000000;
+inline constexpr u64 FIRST_PLACE = 0x7f0000000000;
 
-/// The address of a place: 0 to 127 pages from BASE on; then pages around the ends of the first
+/// The address of a place: 0 to 127 pages from FIRST_PLACE on; then pages around the ends of the first
 /// PMD, PUD and PGD entry (32, 16 and 16 on either side).
 [[nodiscard]] constexpr u64 address_of(u8 place) {
   constexpr u64 PGD_SIZE = 1ull << 39;
-  if (place < 128) return BASE + u64(place) * PAGE_SIZE;
-  if (place < 192) return BASE + PMD_SIZE + u64(place - 128) * PAGE_SIZE - 32 * PAGE_SIZE;
-  if (place < 224) return BASE + PUD_SIZE + u64(place - 192) * PAGE_SIZE - 16 * PAGE_SIZE;
-  return BASE + PGD_SIZE + u64(place - 224) * PAGE_SIZE - 16 * PAGE_SIZE;
+  if (place < 128) return FIRST_PLACE + u64(place) * PAGE_SIZE;
+  if (place < 192) return FIRST_PLACE + PMD_SIZE + u64(place - 128) * PAGE_SIZE - 32 * PAGE_SIZE;
+  if (place < 224) return FIRST_PLACE + PUD_SIZE + u64(place - 192) * PAGE_SIZE - 16 * PAGE_SIZE;
+  return FIRST_PLACE + PGD_SIZE + u64(place - 224) * PAGE_SIZE - 16 * PAGE_SIZE;
 }
 /// Bytes of a length: 0 to 127 pages, 1 to 8 times 2 MiB, 1 to 4 GiB.
 [[nodiscard]] constexpr u64 length_of(u8 nr) {

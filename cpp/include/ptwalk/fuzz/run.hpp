@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "ptwalk/fuzz/change_judge.hpp"
 #include "ptwalk/fuzz/fields.hpp"
 #include "ptwalk/fuzz/report.hpp"
 #include "ptwalk/fuzz/world.hpp"
@@ -14,13 +15,20 @@ namespace ptwalk::fuzz {
 using RawWords = std::array<u64, field::WORD_NAMES.size()>;
 [[nodiscard]] RawWords raw_words(const Profile& profile);
 
+/// When violations are looked for.
+enum class Judge : u8 {
+  end,   ///< in the final state and in the accounts
+  each,  ///< and before and after each operation, slowly
+};
+
 class Run {
  public:
-  Run(World& world, const RawWords& words, Report& report)
-      : world(world), words(words), report(report) {}
+  Run(World& world, const RawWords& words, Judge judge, Report& report)
+      : world(world), words(words), judge(judge), report(report) {}
 
   World& world;
   const RawWords& words;
+  const Judge judge;
   Report& report;
 
   [[nodiscard]] Machine& machine() const { return *world.machine; }
@@ -32,10 +40,29 @@ class Run {
   /// The userfaultfd that it names and its address space; nullptr, and said so, where there is
   /// none.
   AddressSpace* uffd(const Op& op, UffdId& id) const;
-  /// Reports and judges a change of protection.
+  /// Makes, reports and judges a change of protection of `mm`; `change` may be called again.
+  template <class Change>
+  void protect(const AddressSpace& mm, const ChangeRequest& request, Change change) const {
+    // Raw stores void the properties, failing allocations the counts, and populating moves on.
+    const bool judges =
+        judge == Judge::each && !world.raw && !world.fails && !populates(mm, request);
+    if (!judges) return protect(change());
+    const ChangeJudge before(mm, request);
+    const Result<ProtectResult> done = change();
+    report.violations |= before.judge(done.value, !done.ok());
+    protect(done);
+    if (request.kind != ChangeKind::protect || !done.ok()) return;
+    const ChangeJudge once(mm, request);
+    report.violations |= once.judge_again(change().value);
+  }
+  /// Reports a change of protection and judges its account.
   void protect(const Result<ProtectResult>& done) const;
   /// The file that it names; NO_FILE where there is none.
   [[nodiscard]] FileId file(u64 number) const;
+
+ private:
+  /// Whether the request brings pages in too, as mprotect does where VM_LOCKED meets VM_WRITE.
+  [[nodiscard]] static bool populates(const AddressSpace& mm, const ChangeRequest& request);
 };
 
 // The functions of the table of operations, grouped by the source file that has them.
