@@ -14,9 +14,8 @@ constexpr std::array<const char*, 6> LEVEL_NAMES{"", "pte", "pmd", "pud", "p4d",
 
 py::object error_class(const char* name) { return py::module_::import("ptwalk.errors").attr(name); }
 
-[[noreturn]] void raise_instance(const py::object& instance) {
+void set_instance(const py::object& instance) {
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(instance.ptr())), instance.ptr());
-  throw py::error_already_set();
 }
 
 [[noreturn]] void raise_level(py::handle value, int levels) {
@@ -36,14 +35,20 @@ const char* level_name(Level level, int levels) {
   return level == levels ? "pgd" : LEVEL_NAMES[static_cast<std::size_t>(level)];
 }
 
+void set_error(const Error& error, const py::object& done) {
+  const int number = errno_of(error.cause);
+  set_instance(number ? error_class("KernelError")(number, describe(error), done)
+                      : error_class("InvalidArgument")(describe(error)));
+}
+
 void raise_invalid(const std::string& text) {
-  raise_instance(error_class("InvalidArgument")(text));
+  set_instance(error_class("InvalidArgument")(text));
+  throw py::error_already_set();
 }
 
 void raise(const Error& error, const py::object& done) {
-  const int number = errno_of(error.cause);
-  if (number == 0) raise_invalid(describe(error));
-  raise_instance(error_class("KernelError")(number, describe(error), done));
+  set_error(error, done);
+  throw py::error_already_set();
 }
 
 std::string shown(py::handle value) {

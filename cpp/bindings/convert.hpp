@@ -36,6 +36,9 @@ auto locked(Machine& machine, u64 bytes, Work&& work) {
   return work();
 }
 
+/// Thrown by a call on an address space that a restored checkpoint did not have.
+struct SpaceGone {};
+
 /// An address space as Python holds it; the last holder destroys it under the machine's lock.
 struct Space {
   explicit Space(std::shared_ptr<AddressSpace> space) : mm(std::move(space)) {}
@@ -47,12 +50,15 @@ struct Space {
   }
   template <class Work>
   auto call(u64 bytes, Work&& work) const {
-    return locked(*mm->machine, bytes, std::forward<Work>(work));
+    return locked(*mm->machine, bytes, [&] {
+      if (mm->gone) throw SpaceGone{};
+      return work();
+    });
   }
   /// The same on at most that many threads; 0: as the machine says.
   template <class Work>
   auto call(u64 bytes, unsigned threads, Work&& work) const {
-    return locked(*mm->machine, bytes, [&] {
+    return call(bytes, [&] {
       struct Restore {
         unsigned& threads;
         const unsigned before;
@@ -92,6 +98,8 @@ const char* level_name(Level level, int levels);
 /// The profile of that name with `config` applied; InvalidArgument for unknown names.
 Profile make_profile(const std::string& name, const py::dict& config);
 
+/// Sets the Python error of a cause, to be raised.
+void set_error(const Error& error, const py::object& done = py::none());
 [[noreturn]] void raise_invalid(const std::string& text);
 /// Raises InvalidArgument or KernelError, as the cause says; `done` is the result so far.
 [[noreturn]] void raise(const Error& error, const py::object& done = py::none());
@@ -137,6 +145,7 @@ void register_results(py::module_& m);
 void register_messages(py::module_& m);
 void register_profiles(py::module_& m);
 void register_machine(py::module_& m);
+void register_checkpoint(py::module_& m);
 void register_system_calls(SpaceClass& space);
 void register_userfaultfd(SpaceClass& space);
 void register_queries(SpaceClass& space);

@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace ptwalk::bindings;
   m.doc() = "Bridge to the C++ core of ptwalk; not for direct use, import ptwalk.";
+  register_checkpoint(m);
   register_profiles(m);
   register_results(m);
   register_messages(m);

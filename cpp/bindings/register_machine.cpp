@@ -104,9 +104,9 @@ void check_file_range(const char* call, u64 offset, u64 length) {
 py::array_t<u64> file_cached_pages(Machine& machine, FileId id) {
   std::vector<u64> pages;
   locked(machine, 0, [&] {
-    for (const auto& [index, entry] : machine.files[static_cast<std::size_t>(id)].cache) {
-      if (!entry.swapped()) pages.push_back(index);
-    }
+    const PageCache& cache = machine.files[static_cast<std::size_t>(id)].cache;
+    for (u64 i = cache.next(0); i != PageCache::NO_INDEX; i = cache.next(i + 1))
+      if (!cache.find(i)->swapped()) pages.push_back(i);
   });
   return py::array_t<u64>(static_cast<py::ssize_t>(pages.size()), pages.data());
 }
@@ -124,14 +124,14 @@ FileId create_file(Machine& machine, const std::string& kind, u64 bytes, bool wr
 
 /// (kind, size in bytes, writable) of a file.
 py::tuple file_info(Machine& machine, FileId id) {
-  const File file = locked(machine, 0, [&] {
+  const auto [file_kind, size, writable] = locked(machine, 0, [&] {
     const File& f = machine.files[static_cast<std::size_t>(id)];
-    return File{f.kind, f.writable, f.size, {}};
+    return std::tuple{f.kind, f.size, f.writable};
   });
-  const char* kind = file.kind == FileKind::regular ? "regular"
-                     : file.kind == FileKind::dax   ? "dax"
+  const char* kind = file_kind == FileKind::regular ? "regular"
+                     : file_kind == FileKind::dax   ? "dax"
                                                     : "shmem";
-  return py::make_tuple(kind, file.size, file.writable);
+  return py::make_tuple(kind, size, writable);
 }
 
 }  // namespace

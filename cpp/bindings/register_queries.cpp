@@ -196,7 +196,7 @@ py::dict stats(Space& s) {
     const AddressSpace& mm = *s.mm;
     const u64 root = 1;
     return {mm.tables.nr_tables() + root, mm.machine->frames.in_use(), mm.machine->pages.in_use(),
-            mm.vmas.all().size(), mm.pending.size()};
+            mm.vmas.all().size(), mm.pending.all().size()};
   });
   py::dict d;
   d["tables_modelled"] = stats.tables_modelled;

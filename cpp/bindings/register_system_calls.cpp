@@ -100,11 +100,7 @@ u64 populate(Space& s, py::handle start, py::handle length, bool write) {
 }
 
 std::vector<PendingFault> pending(Space& s) {
-  return s.call(0, [&] {
-    std::vector<PendingFault> faults;
-    for (const auto& [address, fault] : s.mm->pending) faults.push_back(fault);
-    return faults;
-  });
+  return s.call(0, [&] { return s.mm->pending.all(); });
 }
 
 }  // namespace

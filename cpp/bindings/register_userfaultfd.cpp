@@ -9,7 +9,7 @@ namespace ptwalk::bindings {
 
 namespace {
 
-UffdContext& context_of(Space& s, UffdId ctx) {
+const UffdContext& context_of(Space& s, UffdId ctx) {
   return s.mm->machine->uffds[static_cast<std::size_t>(ctx)];
 }
 
@@ -63,8 +63,8 @@ i64 uffd_move(Space& s, UffdId ctx, py::handle dst, py::handle src, py::handle l
 /// read(2) until EAGAIN. (fs/userfaultfd.c:userfaultfd_ctx_read, v6.18)
 Result<std::vector<UffdMsg>> drain(Machine& machine, UffdId ctx) {
   if (const Error error = check_context(machine, ctx, "read")) return {{}, error};
-  UffdContext& context = machine.uffds[static_cast<std::size_t>(ctx)];
-  std::vector<UffdMsg> messages(context.queue.begin(), context.queue.end());
+  UffdContext& context = machine.uffds.edit(static_cast<std::size_t>(ctx));
+  std::vector<UffdMsg> messages = context.queue;
   context.queue.clear();
   context.mmap_changing = 0;  // every event that held it has now been read
   return {std::move(messages), {}};

@@ -52,6 +52,11 @@ constexpr Row ROWS[] = {
     {Cause::vma_missing, 0, "no VMA holds {a}; map it with mmap() first"},
     {Cause::huge_fault, 0,
      "{a} lies in a huge page, whose faults are not modelled; see docs/fidelity.md"},
+    {Cause::checkpoint_void, 0,
+     "the checkpoint is void: it is another machine's, or one made before it was restored since; "
+     "make a new one"},
+    {Cause::space_gone, 0,
+     "the address space is gone: it was made after the checkpoint that was restored; fork again"},
     {Cause::out_of_frames, ENOMEM,
      "{1} page-table frames are in use, the limit is {2}, and the call may need {3} more; unmap "
      "something, or make the machine with a larger max_tables"},

@@ -79,8 +79,9 @@ void AddressSpace::anon_vma_prepare(const Vma& vma) {
   if (vma.anon_vma) return;
   const VmaList::Index i = vmas.lower(vma.start);
   const u32 shared = vmas.reusable_anon_vma(i);
-  vmas.all()[i].anon_vma = shared ? shared : machine->next_anon_vma++;
-  vmas.all()[i].anon_vma_chain = 1;
+  Vma& changed = vmas.edit(i);
+  changed.anon_vma = shared ? shared : machine->new_anon_vma();
+  changed.anon_vma_chain = 1;
 }
 
 AddressSpace::Fault AddressSpace::handle_mm_fault(const FaultRequest& request) {
@@ -112,9 +113,10 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
   };
   result.before = entry();
   // The access that was blocked here before is retried in the kernel, without the CPU.
-  const auto waiting = pending.find(align_down(request.addr, PAGE_SIZE));
-  bool in_kernel = waiting != pending.end() && waiting->second.write == request.write;
-  if (in_kernel) pending.erase(waiting);
+  const u64 page = align_down(request.addr, PAGE_SIZE);
+  const PendingFault* waiting = pending.find(page);
+  bool in_kernel = waiting && waiting->write == request.write;
+  if (in_kernel) pending.erase(page);
   for (bool stuck = false;; in_kernel = false) {
     if (!in_kernel && cpu_access(tables, request.addr, request.write)) return finish(Outcome::done);
     if (stuck) {  // an entry without US, say: the kernel would take the fault for ever
@@ -135,8 +137,7 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
     const Fault fault = handle_mm_fault(request);
     stuck = seen == entry();
     if (fault == Fault::blocked) {
-      if (const auto it = pending.find(align_down(request.addr, PAGE_SIZE)); it != pending.end())
-        result.message = it->second.message;
+      if (const PendingFault* waits = pending.find(page)) result.message = waits->message;
       return finish(Outcome::blocked);
     }
     if (fault == Fault::migrating) return finish(Outcome::blocked);

@@ -32,14 +32,15 @@ bool fault_around(const FaultContext& vmf) {
   const u64 end = std::min({start + FAULT_AROUND_PAGES * PAGE_SIZE, table_end, vma.end});
   const u64 last = std::min(vma.index_of(end), file.nr_pages());
   bool answered = false;
-  for (auto it = file.cache.lower_bound(vma.index_of(start));
-       it != file.cache.end() && it->first < last; ++it) {
-    if (it->second.swapped() || (machine.pages.at(it->second.pfn).flags & PG_locked)) continue;
-    const u64 addr = vma.address_of(it->first);
+  for (u64 index = file.cache.next(vma.index_of(start)); index < last;
+       index = file.cache.next(index + 1)) {
+    const Pfn pfn = machine.cached_page(vma.file, index);
+    if (!pfn || (std::as_const(machine.pages).find(pfn)->flags & PG_locked)) continue;
+    const u64 addr = vma.address_of(index);
     u64* pte = vmf.mm.tables.ensure(addr, PTE_LEVEL);
     if (!pte || !pte_none(*pte)) continue;
-    *pte = read_entry(vmf, it->second.pfn);
-    machine.map_page(it->second.pfn);
+    *pte = read_entry(vmf, pfn);
+    machine.map_page(pfn);
     answered |= addr == vmf.addr;
   }
   return answered;

@@ -29,7 +29,7 @@ Pfn swapin_page(Machine& machine, u64 slot, u64 index) {
   Page& page = machine.pages.at(pfn);
   page.index = index;
   page.swap_slot = slot;
-  machine.swap[slot].cached = pfn;
+  machine.swap.edit(slot).cached = pfn;
   return pfn;
 }
 

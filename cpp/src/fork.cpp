@@ -75,10 +75,11 @@ bool AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vm
       if (!child.tables.fill(addr, at.end, machine->shared_tables.uniform_of(word))) return false;
     } else {
       // Tables appear in the child wherever the parent has them, empty or not.
-      u64* to = child.tables.ensure(addr, PTE_LEVEL);
+      const u64 nr = (at.end - addr) >> PAGE_SHIFT;
+      u64* to = child.tables.ensure(addr, PTE_LEVEL, nr);
       if (!to) return false;
-      u64* from = tables.writable(addr, PTE_LEVEL);
-      for (u64 i = 0; i < (at.end - addr) >> PAGE_SHIFT; ++i) to[i] = copy(&from[i]);
+      u64* from = tables.writable(addr, PTE_LEVEL, nr);
+      for (u64 i = 0; i < nr; ++i) to[i] = copy(&from[i]);
     }
     addr = at.end;
   }
@@ -88,13 +89,12 @@ bool AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vm
 UffdId AddressSpace::dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId parent) {
   for (const auto& [from, to] : made)
     if (from == parent) return to;
+  UffdContext& copy = machine->uffds.add();
   const UffdContext& ctx = machine->uffds[u64(parent)];
-  const UffdContext copy{.mm = &child,
-                         .features = ctx.features,
-                         .api_done = true,
-                         .user_mode_only = ctx.user_mode_only,
-                         .queue = {}};
-  machine->uffds.push_back(copy);
+  copy.mm = &child;
+  copy.features = ctx.features;
+  copy.api_done = true;
+  copy.user_mode_only = ctx.user_mode_only;
   made.emplace_back(parent, UffdId(machine->uffds.size()) - 1);
   return made.back().second;
 }
@@ -115,7 +115,7 @@ Vma AddressSpace::dup_vma(AddressSpace& child, Contexts& made, const Vma& vma) {
   if (vma.flags & VM_WIPEONFORK) {
     copied.anon_vma = copied.anon_vma_chain = 0;
   } else if (vma.anon_vma) {
-    copied.anon_vma = machine->next_anon_vma++;
+    copied.anon_vma = machine->new_anon_vma();
     copied.anon_vma_chain = vma.anon_vma_chain + 1;
   }
   return copied;

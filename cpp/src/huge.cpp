@@ -24,11 +24,11 @@ bool is_huge_or_devmap(const Profile& profile, u64 pmd) {
 bool is_huge_zero(u64 pmd) { return pmd_pfn(pmd) == HUGE_ZERO_PFN; }
 
 /// The migration half of change_huge_pmd(): never counted.
-void change_migration_pmd(const LeafPlan& plan, const PagePool& pages, u64* pmd) {
-  const SwapAction& action = plan.swap[swp_type(*pmd)];
+u64 changed_migration_pmd(const LeafPlan& plan, const PagePool& pages, u64 pmd) {
+  const SwapAction& action = plan.swap[swp_type(pmd)];
   if (action.step == SwapStep::downgrade)
-    *pmd = downgraded(plan, action, plan.huge_kept, *pmd, pages);
-  if (plan.huge_swp_uffd) *pmd = (*pmd | plan.swp_set) & ~plan.swp_clear;
+    pmd = downgraded(plan, action, plan.huge_kept, pmd, pages);
+  return plan.huge_swp_uffd ? (pmd | plan.swp_set) & ~plan.swp_clear : pmd;
 }
 
 /// Mappings whose huge leaves have no page to account: PFN mappings, and DAX while its pages were
@@ -132,7 +132,7 @@ bool change_huge_pmd(const HugeContext& context, const LeafPlan& plan, u64* pmd,
   const u64 old = *pmd;
   const PagePool& pages = context.machine.pages;
   if (is_swap_pmd(old)) {
-    change_migration_pmd(plan, pages, pmd);
+    context.tables.store(pmd, changed_migration_pmd(plan, pages, old));
     return false;
   }
   if (plan.numa.active && (is_huge_zero(old) || pte_protnone(old))) return false;
@@ -142,7 +142,7 @@ bool change_huge_pmd(const HugeContext& context, const LeafPlan& plan, u64* pmd,
   u32 reports = 0;  // vm_normal_page_pmd() reports nothing
   if (plan.upgrade.huge && can_upgrade(plan, now, PMD_LEVEL, pages, reports))
     now = upgraded(plan, now);
-  *pmd = now;
+  context.tables.store(pmd, now);
   if (plan.gathers_flush && needs_flush(old, now, PMD_LEVEL))
     gather_flush(context.result, addr, addr + PMD_SIZE);
   return true;
@@ -150,7 +150,7 @@ bool change_huge_pmd(const HugeContext& context, const LeafPlan& plan, u64* pmd,
 
 bool change_huge_pud(const HugeContext& context, const LeafPlan& plan, u64* pud, u64 addr) {
   if (plan.numa.active || plan.swp_set || plan.swp_clear) return false;
-  *pud = change_present(plan, *pud, PUD_LEVEL);
+  context.tables.store(pud, change_present(plan, *pud, PUD_LEVEL));
   gather_flush(context.result, addr, addr + PUD_SIZE);  // whatever changed
   return true;
 }
@@ -163,7 +163,7 @@ void split_huge_pmd(const HugeContext& context, u64* pmd, u64 addr) {
   ++context.result.thp_split_pmd;
   if (context.vma.anonymous()) return split_anon(context, pmd, base);
   const u64 leaf = *pmd;
-  *pmd = 0;
+  context.tables.store(pmd, 0);
   context.result.pmd_flush.push_back(base);
   if (!vma_is_special_huge(profile, context.vma)) drop_file_page(context, leaf, PMD_LEVEL);
 }
@@ -172,7 +172,7 @@ void split_huge_pud(const HugeContext& context, u64* pud, u64 addr) {
   const u64 base = align_down(addr, PUD_SIZE);
   const u64 leaf = *pud;
   context.result.notifier.push_back({NotifierKind::clear, base, base + PUD_SIZE, true});
-  *pud = 0;
+  context.tables.store(pud, 0);
   context.result.pmd_flush.push_back(base);
   if (context.vma.kind == VmaKind::dax &&
       !vma_is_special_huge(context.machine.profile, context.vma))

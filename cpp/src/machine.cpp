@@ -8,24 +8,57 @@
 namespace ptwalk {
 
 Machine::Machine(const Profile& chosen, int nr_levels, u64 max_tables)
-    : profile(chosen), levels(nr_levels), frames(max_tables), shared_tables(frames, profile) {
-  swap.emplace_back();  // slot 0 holds the header of the swap area
+    : profile(chosen),
+      levels(nr_levels),
+      frames(max_tables, FrameCache::shared(), &undo),
+      shared_tables(frames, profile, &undo),
+      pages(&undo),
+      files(&undo),
+      uffds(&undo),
+      swap(&undo),
+      free_slots(&undo) {
+  swap.add();  // slot 0 holds the header of the swap area
 }
 
 FileId Machine::create_file(FileKind kind, u64 size, bool writable) {
-  files.push_back({.kind = kind, .writable = writable, .size = size, .cache = {}});
+  File& file = files.add();
+  file.kind = kind;
+  file.writable = writable;
+  file.size = size;
   return FileId(files.size()) - 1;
 }
 
+void Machine::add(AddressSpace* mm) {
+  will_change_mms();
+  mms_.push_back(mm);
+}
+
+void Machine::remove(AddressSpace* mm) {
+  will_change_mms();
+  std::erase(mms_, mm);
+}
+
+void Machine::will_change_mms() {
+  if (!must_save(&undo, mms_stamp_)) return;
+  undo.save(
+      this,
+      [](void* self, UndoLog::Bytes saved) { assign(static_cast<Machine*>(self)->mms_, saved); },
+      bytes_of(mms_));
+}
+
+u32 Machine::new_anon_vma() {
+  if (must_save(&undo, counts_stamp_)) undo.save(counts_);
+  return counts_.next_anon_vma++;
+}
+
 Pfn Machine::cached_page(FileId file, u64 index) const {
-  const auto& cache = files[u64(file)].cache;
-  const auto found = cache.find(index);
-  return found == cache.end() || found->second.swapped() ? 0 : found->second.pfn;
+  const CacheEntry* found = files[u64(file)].cache.find(index);
+  return !found || found->swapped() ? 0 : found->pfn;
 }
 
 Pfn Machine::get_page(FileId file, u64 index) {
-  CacheEntry& entry = files[u64(file)].cache[index];
-  if (entry.pfn && !entry.swapped()) return entry.pfn;
+  if (const Pfn cached = cached_page(file, index)) return cached;
+  CacheEntry& entry = files.edit(u64(file)).cache.edit(index);
   const bool from_swap = entry.swapped();
   if (from_swap) put_slot(entry.swap_slot);
   entry.swap_slot = NO_SLOT;
@@ -48,12 +81,11 @@ u64 Machine::slot_of(Pfn pfn) {
   Page& page = pages.at(pfn);
   if (page.flags & PG_swapcache) return page.swap_slot;
   if (free_slots.empty()) {
-    free_slots.push_back(swap.size());
-    swap.emplace_back();
+    free_slots.push(swap.size());
+    swap.add();
   }
-  page.swap_slot = free_slots.back();
-  free_slots.pop_back();
-  swap[page.swap_slot] = {.count = 0, .cached = pfn};
+  page.swap_slot = free_slots.pop();
+  swap.edit(page.swap_slot).cached = pfn;
   page.flags |= PG_swapcache;
   return page.swap_slot;
 }
@@ -61,10 +93,10 @@ u64 Machine::slot_of(Pfn pfn) {
 void Machine::put_slot(u64 slot) {
   if (slot >= swap.size() || swap[slot].count == 0)
     return;  // a raw entry that names no slot of ours
-  if (--swap[slot].count) return;
+  if (--swap.edit(slot).count) return;
   const Pfn cached = swap[slot].cached;
   if (!cached)
-    free_slots.push_back(slot);
+    free_slots.push(slot);
   else if (pages.at(cached).mapcount == 0)
     free_if_unused(cached);
 }
@@ -72,10 +104,9 @@ void Machine::put_slot(u64 slot) {
 bool Machine::free_swap(Pfn pfn) {
   Page& page = pages.at(pfn);
   if (!(page.flags & PG_swapcache)) return true;
-  SwapSlot& slot = swap[page.swap_slot];
-  if (slot.count) return false;
-  slot.cached = 0;
-  free_slots.push_back(page.swap_slot);
+  if (swap[page.swap_slot].count) return false;
+  swap.edit(page.swap_slot).cached = 0;
+  free_slots.push(page.swap_slot);
   page.swap_slot = NO_SLOT;
   page.flags = u16((page.flags & ~PG_swapcache) | PG_dirty);
   return true;
@@ -95,7 +126,7 @@ void Machine::free_if_unused(Pfn pfn) {
 
 void Machine::file_write(FileId id, u64 offset, u64 length) {
   if (!length) return;
-  File& file = files[u64(id)];
+  File& file = files.edit(u64(id));
   file.size = std::max(file.size, offset + length);
   for (u64 i = offset >> PAGE_SHIFT; i <= (offset + length - 1) >> PAGE_SHIFT; ++i)
     pages.at(get_page(id, i)).flags |= PG_dirty;
@@ -114,7 +145,7 @@ void Machine::file_read(FileId id, u64 offset, u64 length) {
 void Machine::unmap_file_range(FileId file, u64 first, u64 last, bool even_cows) {
   const AddressSpace::ZapDetails details{.even_cows = even_cows,
                                          .skip_swap = !profile.exclusive_types};
-  for (AddressSpace* mm : mms) {
+  for (AddressSpace* mm : mms_) {
     for (const Vma& vma : mm->vmas.all()) {
       if (vma.file != file) continue;
       const u64 lo = std::max(first, vma.pgoff);
@@ -125,19 +156,18 @@ void Machine::unmap_file_range(FileId file, u64 first, u64 last, bool even_cows)
 }
 
 void Machine::drop_cache(FileId file, u64 first, u64 last) {
-  auto& cache = files[u64(file)].cache;
-  const auto from = cache.lower_bound(first), to = cache.lower_bound(last);
-  for (auto it = from; it != to; ++it) {
-    if (it->second.swapped())
-      put_slot(it->second.swap_slot);
+  PageCache& cache = files.edit(u64(file)).cache;
+  for (u64 index; (index = cache.next(first)) < last; cache.erase(index)) {
+    const CacheEntry& entry = *cache.find(index);
+    if (entry.swapped())
+      put_slot(entry.swap_slot);
     else
-      pages.free(it->second.pfn);
+      pages.free(entry.pfn);
   }
-  cache.erase(from, to);
 }
 
 void Machine::file_truncate(FileId id, u64 size) {
-  File& file = files[u64(id)];
+  File& file = files.edit(u64(id));
   const u64 old_size = file.size;
   file.size = size;
   if (size >= old_size) return;

@@ -29,7 +29,7 @@ struct Advice {
       const Extent at = mm.tables.extent(addr, range.end);
       next = at.end;
       if (at.level > PTE_LEVEL || at.uniform) continue;
-      u64* const first = mm.tables.writable(addr, PTE_LEVEL);
+      u64* const first = mm.tables.writable(addr, PTE_LEVEL, (next - addr) >> PAGE_SHIFT);
       for (u64 a = addr; a < next; a += PAGE_SIZE) visit(a, first + ((a - addr) >> PAGE_SHIFT));
     }
   }
@@ -135,7 +135,7 @@ Error guard_install(const Advice& a) {
   if (a.vma().flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED)) return a.fail(Cause::locked_vma);
   if (Error e = a.mm.need_tables_for_pages("madvise", a.range.start, a.range.end)) return e;
   if (a.vma().anonymous()) a.mm.anon_vma_prepare(a.vma());
-  a.mm.vmas.find(a.range.start)->flags |= VM_MAYBE_GUARD;
+  a.mm.vmas.edit(a.mm.vmas.lower(a.range.start)).flags |= VM_MAYBE_GUARD;
   const u64 guard = p.make_marker(PTE_MARKER_GUARD);
   // Zap first, as the kernel retries until nothing but none entries is left to mark.
   a.mm.zap_range(a.vma(), a.range.start, a.range.end, {});
@@ -174,7 +174,8 @@ Error change_flags(const Advice& a) {
   if (a.mm.split_would_exceed(a.range.start, a.range.end)) return {Cause::map_count, "madvise"};
   const VmaList::Index i = a.mm.split_at(a.range.start);
   a.mm.split_at(a.range.end);
-  a.mm.vmas.all()[i].flags = (a.mm.vmas.all()[i].flags & ~clear) | set;
+  Vma& changed = a.mm.vmas.edit(i);
+  changed.flags = (changed.flags & ~clear) | set;
   a.mm.vmas.merge(i, a.mm.profile());
   return {};
 }

@@ -24,7 +24,8 @@ Error AddressSpace::apply_lock(const char* call, u64 start, u64 length, u64 lock
       if (split_would_exceed(at, piece_end)) return {Cause::map_count, call};
       const VmaList::Index i = split_at(at);
       split_at(piece_end);
-      vmas.all()[i].flags = (vmas.all()[i].flags & ~VM_LOCKED) | lock;
+      Vma& changed = vmas.edit(i);
+      changed.flags = (changed.flags & ~VM_LOCKED) | lock;
       vmas.merge(i, profile());
     }
     at = piece_end;

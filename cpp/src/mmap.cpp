@@ -43,16 +43,27 @@ u64 new_vm_flags(int prot, u32 flags, const File* file, const Config& config) {
 }  // namespace
 
 AddressSpace::AddressSpace(std::shared_ptr<Machine> owner)
-    : machine(std::move(owner)), tables(machine->shared_tables, machine->profile, machine->levels) {
-  machine->mms.push_back(this);
+    : machine(std::move(owner)),
+      vmas(&machine->undo),
+      tables(machine->shared_tables, machine->profile, machine->levels, &machine->undo),
+      pending(&machine->undo),
+      born(machine->undo.epoch()) {
+  machine->add(this);
+}
+
+void AddressSpace::exit() {
+  (void)unmap_range(0, ~0ull);  // exit(2) sends no messages
+  tables.free_all();
+  machine->remove(this);
+  for (UffdId id = 0; u64(id) < machine->uffds.size(); ++id)
+    if (machine->uffds[u64(id)].mm == this) machine->uffds.edit(u64(id)).mm = nullptr;
 }
 
 AddressSpace::~AddressSpace() {
-  (void)unmap_range(0, ~0ull);  // exit(2) sends no messages
-  tables.free_all();
-  std::erase(machine->mms, this);
-  for (UffdContext& ctx : machine->uffds)
-    if (ctx.mm == this) ctx.mm = nullptr;
+  if (gone) return;
+  const auto& all = machine->mms();
+  if (std::find(all.begin(), all.end(), this) != all.end()) exit();
+  if (born != machine->undo.epoch()) machine->undo.forget(this, sizeof *this);
 }
 
 Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId file, u64 offset) {

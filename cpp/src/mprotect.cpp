@@ -55,10 +55,10 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
     if (split_would_exceed(at, piece_end)) return fail(Cause::map_count);
     VmaList::Index i = split_at(at);
     split_at(piece_end);
-    vmas.all()[i].flags = flags;
+    vmas.edit(i).flags = flags;
     const u64 old_prot = vmas.all()[i].page_prot;
     i = vmas.merge(i, p);
-    Vma& vma = vmas.all()[i];
+    Vma& vma = vmas.edit(i);
     // The upgrade rule looks at the new flags beside the old protection word.
     vma.page_prot = old_prot;
     const bool upgrade = p.manual_write_upgrade ? vma_wants_manual_pte_write_upgrade(p, vma)

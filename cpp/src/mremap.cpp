@@ -93,6 +93,7 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
   const auto transfer = [&](u64 from_addr, u64 to_addr, u64 part) {
     u64* const pmd = tables.writable(from_addr, PMD_LEVEL);
     u64* const to_pmd = tables.writable(to_addr, PMD_LEVEL);
+    const u64 nr = part >> PAGE_SHIFT;
     if (pte_none(*to_pmd)) {
       std::swap(*pmd, *to_pmd);  // the whole table
       return true;
@@ -104,9 +105,9 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
       tables.exchange(pmd, Uniform::none);
       return true;
     }
-    u64* const target = tables.writable(to_addr, PTE_LEVEL);
-    u64* const entry = tables.writable(from_addr, PTE_LEVEL);
-    for (u64 i = 0; i < part >> PAGE_SHIFT; ++i) {
+    u64* const target = tables.writable(to_addr, PTE_LEVEL, nr);
+    u64* const entry = tables.writable(from_addr, PTE_LEVEL, nr);
+    for (u64 i = 0; i < nr; ++i) {
       if (pte_none(entry[i])) continue;
       target[i] = moved_entry(p, entry[i], clear_uffd);
       entry[i] = 0;
@@ -135,10 +136,10 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
     if (Error e = need_tables_for_page(CALL, move.to)) return e;
     return refuse(Cause::table_alloc_failed, move.to);
   }
-  if (ctx && !follows) reset_uffd(p, *vmas.find(move.to));
+  if (ctx && !follows) reset_uffd(p, vmas.edit(vmas.lower(move.to)));
 
   if (move.keep_source) {
-    Vma& kept = *vmas.find(move.from);
+    Vma& kept = vmas.edit(vmas.lower(move.from));
     kept.flags &= ~VM_LOCKED;
     if (source.start == move.from && source.end == move.from + move.from_length)
       kept.anon_vma = kept.anon_vma_chain = 0;
@@ -157,15 +158,16 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
 
 Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32 flags, u64 hint,
                                    u64& result) {
-  Vma& vma = *vmas.find(addr);
+  const VmaList::Index i = vmas.lower(addr);
+  const Vma& vma = vmas.all()[i];
   result = addr;
   const u64 grown = addr + new_length;
   const bool room = vma.end == addr + old_length && grown <= task_size() && grown > addr &&
                     !vmas.first_intersecting(vma.end, grown);
   if (room && !(flags & MREMAP_DONTUNMAP_)) {
     const bool locked = vma.flags & VM_LOCKED;
-    vma.end = grown;
-    vmas.merge(vmas.lower(addr), profile());
+    vmas.edit(i).end = grown;
+    vmas.merge(i, profile());
     if (locked) (void)populate_locked(addr + old_length, grown, false);
     return {};
   }

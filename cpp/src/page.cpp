@@ -1,6 +1,28 @@
 #include "ptwalk/page.hpp"
 
 namespace ptwalk {
+namespace {
+
+/// A page as it was, with the exclusive bits of its chunk.
+struct SavedPage {
+  Pfn pfn;
+  u64 exclusive;
+  Page page;
+};
+
+}  // namespace
+
+void PagePool::save(Pfn pfn, const Page& page) {
+  undo_->save(
+      this,
+      [](void* self, UndoLog::Bytes saved) {
+        auto& pool = *static_cast<PagePool*>(self);
+        const auto was = value_of<SavedPage>(saved);
+        pool.chunks_[was.pfn >> CHUNK_SHIFT][was.pfn & (CHUNK - 1)] = was.page;
+        pool.exclusive_[was.pfn >> CHUNK_SHIFT] = was.exclusive;
+      },
+      bytes_of(SavedPage{pfn, exclusive_[pfn >> CHUNK_SHIFT], page}));
+}
 
 Page& PagePool::at(Pfn pfn) {
   const u64 c = pfn >> CHUNK_SHIFT;
@@ -10,21 +32,20 @@ Page& PagePool::at(Pfn pfn) {
   }
   if (!chunks_[c]) chunks_[c] = std::make_unique<Page[]>(CHUNK);
   Page& page = chunks_[c][pfn & (CHUNK - 1)];
+  will_change(pfn, page);
   if (!(page.flags & PG_allocated)) {
-    page = Page{};
-    page.flags = PG_allocated;
-    page.serial = next_serial_++;
-    ++in_use_;
+    page = Page{.serial = next_serial_++, .flags = PG_allocated, .epoch = page.epoch};
+    ++counts().in_use;
   }
   return page;
 }
 
 Pfn PagePool::alloc(u16 flags) {
   // A frame that the caller named (PagePool::at) may lie in the way, or be among the freed ones.
-  while (!free_.empty() && find(free_.back())) free_.pop_back();
-  while (find(next_)) ++next_;
-  const Pfn pfn = free_.empty() ? next_++ : free_.back();
-  if (!free_.empty()) free_.pop_back();
+  const PagePool& known = *this;
+  while (!free_.empty() && known.find(free_.back())) (void)free_.pop();
+  while (known.find(counts_.next)) ++counts().next;
+  const Pfn pfn = free_.empty() ? counts().next++ : free_.pop();
   at(pfn).flags |= flags & u16(~PG_anon_exclusive);
   set_anon_exclusive(pfn, flags & PG_anon_exclusive);
   return pfn;
@@ -32,6 +53,8 @@ Pfn PagePool::alloc(u16 flags) {
 
 void PagePool::set_anon_exclusive(Pfn pfn, bool exclusive) {
   const u64 bit = 1ull << (pfn & (CHUNK - 1));
+  if (anon_exclusive(pfn) == exclusive) return;
+  (void)find(pfn);  // saves the bit with the page
   u64& word = exclusive_[pfn >> CHUNK_SHIFT];
   word = exclusive ? word | bit : word & ~bit;
 }
@@ -41,8 +64,8 @@ void PagePool::free(Pfn pfn) {
   if (!page) return;
   set_anon_exclusive(pfn, false);
   page->flags = 0;
-  --in_use_;
-  free_.push_back(pfn);
+  --counts().in_use;
+  free_.push(pfn);
 }
 
 }  // namespace ptwalk

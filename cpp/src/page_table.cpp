@@ -4,12 +4,14 @@
 
 namespace ptwalk {
 
-PageTable::PageTable(SharedTables& shared, const Profile& profile, int levels)
+PageTable::PageTable(SharedTables& shared, const Profile& profile, int levels, UndoLog* undo)
     : shared_(&shared),
       frames_(&shared.frames()),
       profile_(&profile),
+      undo_(undo),
       levels_(levels),
-      root_(frames_->alloc_beyond_limit(levels)) {}
+      root_(frames_->alloc_beyond_limit(levels)),
+      counts_stamp_(epoch_of(undo)) {}
 
 EntryKind PageTable::kind(u64 word, Level level) const {
   const bool isolation = profile_->config.page_table_isolation;
@@ -67,17 +69,20 @@ Extent PageTable::extent(u64 addr, u64 limit) const {
   }
 }
 
-u64* PageTable::writable(u64 addr, Level level) {
-  const u64* found = find(addr, level);
+u64* PageTable::writable(u64 addr, Level level, u64 nr) {
+  auto* found = const_cast<u64*>(find(addr, level));
   if (!found) return nullptr;
   // Only private tables point to a private one.
-  if (frames_->info(frames_->pfn_of(found)).uniform == Uniform::no) return const_cast<u64*>(found);
-  u64* table = root_table();
-  for (Level at = levels_; at > level; --at) table = own(&table[level_index(addr, at)]);
-  return &table[level_index(addr, level)];
+  if (frames_->info(frames_->pfn_of(found)).uniform != Uniform::no) {
+    u64* table = root_table();
+    for (Level at = levels_; at > level; --at) table = own(&table[level_index(addr, at)]);
+    found = &table[level_index(addr, level)];
+  }
+  frames_->will_store(found, nr);
+  return found;
 }
 
-u64* PageTable::ensure(u64 addr, Level level) {
+u64* PageTable::ensure(u64 addr, Level level, u64 nr) {
   u64* table = root_table();
   for (Level at = levels_; at > level; --at) {
     u64* entry = &table[level_index(addr, at)];
@@ -90,6 +95,7 @@ u64* PageTable::ensure(u64 addr, Level level) {
     table = own(entry);
     if (!table) return nullptr;
   }
+  frames_->will_store(&table[level_index(addr, level)], nr);
   return &table[level_index(addr, level)];
 }
 
@@ -102,17 +108,17 @@ u64* PageTable::own(u64* entry) {
   std::copy_n(frames_->table(pfn), PTRS_PER_TABLE, frames_->table(copy));
   shared_->take_all(info.uniform, info.level);
   shared_->drop(pfn);
-  *entry = (copy << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK);
+  store(entry, (copy << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK));
   return frames_->table(copy);
 }
 
 bool PageTable::populate(u64* entry, Level level, u64 flags, Uniform uniform) {
-  if (fail_countdown_ && --fail_countdown_ == 0) return false;
+  if (counts_.fail_countdown && --counts().fail_countdown == 0) return false;
   const bool shares = uniform != Uniform::no;
   const Pfn pfn = shares ? shared_->take(uniform, level - 1) : frames_->alloc(level - 1);
   if (!pfn) return false;
-  *entry = (pfn << PAGE_SHIFT) | flags;
-  nr_tables_ += shares ? tables_in(level - 1) : 1;
+  store(entry, (pfn << PAGE_SHIFT) | flags);
+  counts().tables += shares ? tables_in(level - 1) : 1;
   return true;
 }
 
@@ -126,7 +132,7 @@ bool PageTable::fill_below(u64* table, Level level, Range range, Uniform uniform
     next = std::min(align_down(addr, size) + size, range.end);
     u64* entry = &table[level_index(addr, level)];
     if (level == PTE_LEVEL) {
-      *entry = shared_->word(uniform);
+      store(entry, shared_->word(uniform));
       continue;
     }
     const bool whole = next - addr == size && level <= SharedTables::TOP_LEVEL + 1;
@@ -195,7 +201,7 @@ void PageTable::exchange(u64* entry, Uniform uniform) {
   const Pfn old = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
   const Pfn now = shared_->take(uniform, frames_->info(old).level);
   shared_->drop(old);
-  *entry = (now << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK);
+  store(entry, (now << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK));
 }
 
 void PageTable::share_if_uniform(u64* entry) {
@@ -211,13 +217,13 @@ void PageTable::share_if_uniform(u64* entry) {
   if (!std::equal(table + 1, table + PTRS_PER_TABLE, table)) return;
   shared_->drop_all(uniform, info.level);
   frames_->free(pfn);
-  *entry = (shared_->take(uniform, info.level) << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK);
+  store(entry, (shared_->take(uniform, info.level) << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK));
 }
 
 u64* PageTable::deposit_table(u64* entry) {
   const Pfn pfn = frames_->alloc_beyond_limit(PTE_LEVEL);
-  *entry = (pfn << PAGE_SHIFT) | _PAGE_TABLE;
-  ++nr_tables_;
+  store(entry, (pfn << PAGE_SHIFT) | _PAGE_TABLE);
+  ++counts().tables;
   return frames_->table(pfn);
 }
 
@@ -225,13 +231,13 @@ u64* PageTable::deposit_table(u64* entry) {
 void PageTable::free_table(u64* entry) {
   const Pfn pfn = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
   const FrameInfo info = frames_->info(pfn);
-  *entry = 0;
+  store(entry, 0);
   if (info.uniform == Uniform::no) {
     frames_->free(pfn);
-    --nr_tables_;
+    --counts().tables;
   } else {
     shared_->drop(pfn);
-    nr_tables_ -= tables_in(info.level);
+    counts().tables -= tables_in(info.level);
   }
 }
 
@@ -264,7 +270,6 @@ void PageTable::free_all() {
   const u64 reach = levels_ == 5 ? 1ull << 57 : 1ull << 48;
   free_range(0, reach, 0, reach);
   frames_->free(root_);
-  root_ = 0;
 }
 
 }  // namespace ptwalk

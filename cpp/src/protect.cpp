@@ -127,7 +127,7 @@ bool Walk::prepare(u64* entry, Level level) {
 EntryKind Walk::none_or_clear_bad(u64* entry, Level level, u64 addr) {
   const EntryKind kind = tables_.kind(*entry, level);
   if (kind != EntryKind::bad) return kind;
-  *entry = 0;
+  tables_.store(entry, 0);
   result_.bad_cleared.push_back({level, align_down(addr, level_size(level))});
   return EntryKind::none;
 }
@@ -313,6 +313,7 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
     return 0;
   }
   const std::span ptes(&table[level_index(addr, PTE_LEVEL)], (next - addr) >> PAGE_SHIFT);
+  tables_.frames().will_store(ptes.data(), ptes.size());
   LeafJob job{pmd, ptes, addr};
   if (defers_) {
     jobs_.push_back(job);

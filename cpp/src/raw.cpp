@@ -131,7 +131,7 @@ Error AddressSpace::set_vm_flags(u64 start, u64 length, u64 add, u64 remove) {
   split_at(end);
   for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end;
        ++i) {
-    Vma& vma = vmas.all()[i];
+    Vma& vma = vmas.edit(i);
     vma.flags = (vma.flags & ~remove) | add;
     vma.page_prot = vma_page_prot(profile(), vma);
   }
@@ -170,7 +170,7 @@ Error AddressSpace::load_pages(u64 start, std::span<const u64> entries, std::spa
     if (!vma) return {Cause::vma_missing, call, addr};
     if (!table || addr >= base + PMD_SIZE) {
       base = align_down(addr, PMD_SIZE);
-      table = tables.ensure(base, PTE_LEVEL);
+      table = tables.ensure(base, PTE_LEVEL, PTRS_PER_TABLE);
       if (!table) return {Cause::table_alloc_failed, call, addr};
     }
     u64& pte = table[level_index(addr, PTE_LEVEL)];
@@ -199,10 +199,10 @@ Pfn AddressSpace::adopt_frame(const Vma& vma, u64 index, Pfn pfn, bool cached) {
   if (!ordinary_frame(pfn)) pfn = 0;
   const Page* known = machine->pages.find(pfn);
   if (!cached) return pfn && !(known && known->file != NO_FILE) ? pfn : machine->pages.alloc(0);
-  auto& cache = machine->files[u64(vma.file)].cache;
+  PageCache& cache = machine->files.edit(u64(vma.file)).cache;
   // A frame with another role by now was given away while the caller was reading.
   if (!pfn || known || cache.contains(index)) return machine->get_page(vma.file, index);
-  cache[index].pfn = pfn;
+  cache.edit(index).pfn = pfn;
   machine->pages.at(pfn).file = vma.file;
   return pfn;
 }
@@ -231,7 +231,7 @@ u64 AddressSpace::adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts) {
 }
 
 u64 AddressSpace::adopt_swap(u64 entry) {
-  machine->swap.push_back({.count = 1, .cached = 0});
+  machine->swap.add().count = 1;
   return make_swp_pte(swp_type(entry), machine->swap.size() - 1) | (entry & SWP_FLAG_BITS);
 }
 

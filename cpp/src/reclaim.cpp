@@ -13,7 +13,7 @@ namespace {
 template <class Visit>
 void rmap_walk(Machine& machine, Pfn pfn, Visit visit) {
   const Page page = machine.pages.at(pfn);
-  for (AddressSpace* mm : machine.mms) {
+  for (AddressSpace* mm : machine.mms()) {
     for (const Vma& vma : mm->vmas.all()) {
       const bool may_map = page.anon() ? vma.anon_vma != 0 : vma.file == page.file;
       const u64 nr = vma.length() >> PAGE_SHIFT;
@@ -71,19 +71,18 @@ void Machine::reclaim_page(Pfn pfn) {
       free_if_unused(pfn);
       return;
     }
-    swap[slot].cached = 0;
+    swap.edit(slot).cached = 0;
     pages.free(pfn);
     return;
   }
-  auto& cache = files[u64(page.file)].cache;
-  const auto entry = cache.find(page.index);
+  PageCache& cache = files.edit(u64(page.file)).cache;
   if (files[u64(page.file)].kind == FileKind::shmem) {
     const u64 to = slot_of(pfn);
     dup_slot(to);
-    swap[to].cached = 0;
-    entry->second = {.pfn = 0, .swap_slot = to};
+    swap.edit(to).cached = 0;
+    cache.edit(page.index) = {.pfn = 0, .swap_slot = to};
   } else {
-    cache.erase(entry);
+    cache.erase(page.index);
   }
   pages.free(pfn);
 }
@@ -128,8 +127,8 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
     }
     *pte = entry;
   });
-  if (source.file != NO_FILE) files[u64(source.file)].cache[source.index].pfn = target;
-  if (source.flags & PG_swapcache) swap[source.swap_slot].cached = target;
+  if (source.file != NO_FILE) files.edit(u64(source.file)).cache.edit(source.index).pfn = target;
+  if (source.flags & PG_swapcache) swap.edit(source.swap_slot).cached = target;
   pages.free(pfn);
   return target;
 }

@@ -4,8 +4,9 @@
 
 namespace ptwalk {
 
-SharedTables::SharedTables(FrameArena& frames, const Profile& profile)
+SharedTables::SharedTables(FrameArena& frames, const Profile& profile, UndoLog* undo)
     : frames_(frames),
+      undo_(undo),
       marker_(profile.marker_format == MarkerFormat::none
                   ? 0
                   : profile.make_marker(PTE_MARKER_UFFD_WP)) {}
@@ -25,7 +26,7 @@ Pfn SharedTables::take(Uniform uniform, Level level) {
   if (!shared.pfn) {
     take_all(uniform, level);
     shared.pfn = frames_.alloc_beyond_limit(level);
-    frames_.info(shared.pfn).uniform = uniform;
+    frames_.info(shared.pfn).uniform = uniform;  // alloc saved it
     std::fill_n(frames_.table(shared.pfn), PTRS_PER_TABLE, entry_of(uniform, level));
   }
   ++shared.refs;

@@ -62,7 +62,7 @@ Error fill_private_copy(const Slot& s) {
 /// A new page of the file; refused where the page cache has one already. (shmem_mfill_atomic_pte)
 Error fill_shared_copy(const Slot& s) {
   Machine& machine = *s.mm.machine;
-  File& file = machine.files[u64(s.vma.file)];
+  File& file = machine.files.edit(u64(s.vma.file));
   const u64 index = s.vma.index_of(s.addr);
   if (file.cache.contains(index)) return s.exists();
   const Pfn pfn = machine.get_page(s.vma.file, index);

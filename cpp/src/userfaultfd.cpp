@@ -8,6 +8,60 @@
 #include "ptwalk/uffd_checks.hpp"
 
 namespace ptwalk {
+
+std::size_t PendingFaults::lower(u64 page) const {
+  const auto at = std::lower_bound(faults_.begin(), faults_.end(), page,
+                                   [](const PendingFault& f, u64 a) { return f.address < a; });
+  return std::size_t(at - faults_.begin());
+}
+
+const PendingFault* PendingFaults::find(u64 page) const {
+  const std::size_t i = lower(page);
+  return i < faults_.size() && faults_[i].address == page ? &faults_[i] : nullptr;
+}
+
+std::span<PendingFault> PendingFaults::edit(u64 start, u64 end) {
+  const std::size_t first = lower(start), last = lower(end);
+  if (first < last) will_change();
+  return std::span(faults_).subspan(first, last - first);
+}
+
+void PendingFaults::set(const PendingFault& fault) {
+  will_change();
+  const std::size_t i = lower(fault.address);
+  if (i < faults_.size() && faults_[i].address == fault.address)
+    faults_[i] = fault;
+  else
+    faults_.insert(faults_.begin() + std::ptrdiff_t(i), fault);
+}
+
+void PendingFaults::erase(u64 page) {
+  if (!find(page)) return;
+  will_change();
+  faults_.erase(faults_.begin() + std::ptrdiff_t(lower(page)));
+}
+
+void PendingFaults::will_change() {
+  if (!must_save(undo_, stamp_)) return;
+  undo_->save(
+      this,
+      [](void* self, UndoLog::Bytes saved) {
+        assign(static_cast<PendingFaults*>(self)->faults_, saved);
+      },
+      bytes_of(faults_));
+}
+
+void UffdContext::save(UndoLog& undo) {
+  undo.save(
+      this,
+      [](void* self, UndoLog::Bytes saved) {
+        auto& ctx = *static_cast<UffdContext*>(self);
+        static_cast<UffdState&>(ctx) = value_of<UffdState>(saved);
+        assign(ctx.queue, saved.subspan(sizeof(UffdState)));
+      },
+      bytes_of(static_cast<const UffdState&>(*this)), bytes_of(queue));
+}
+
 namespace {
 
 constexpr u64 BASE_IOCTLS = 0xdc;                   // WAKE COPY ZEROPAGE WRITEPROTECT CONTINUE
@@ -48,8 +102,9 @@ u64 range_ioctls(const Profile& p, u64 mode, bool any_hugetlb) {
 
 Result<UffdId> AddressSpace::userfaultfd(u64 features, bool user_mode_only) {
   const Profile& p = profile();
-  machine->uffds.push_back({.mm = this, .user_mode_only = user_mode_only, .queue = {}});
-  UffdContext& ctx = machine->uffds.back();
+  UffdContext& ctx = machine->uffds.add();
+  ctx.mm = this;
+  ctx.user_mode_only = user_mode_only;
   const UffdId id = UffdId(machine->uffds.size()) - 1;
   if (features & ~p.uffd_features)
     return {id, {Cause::bad_feature, "UFFDIO_API", features, p.uffd_features}};
@@ -60,8 +115,8 @@ Result<UffdId> AddressSpace::userfaultfd(u64 features, bool user_mode_only) {
 }
 
 void AddressSpace::send(UffdId ctx, const UffdMsg& message) {
-  UffdContext& target = machine->uffds[u64(ctx)];
-  if (target.closed) return;
+  if (machine->uffds[u64(ctx)].closed) return;
+  UffdContext& target = machine->uffds.edit(u64(ctx));
   if (message.event != UffdEvent::pagefault) ++target.mmap_changing;
   target.queue.push_back(message);
 }
@@ -117,7 +172,7 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
   const bool starts_inside = vmas.find(start)->start < start;
   const VmaList::Index i = split_at(start);
   split_at(end);
-  Vma& vma = vmas.all()[i];
+  Vma& vma = vmas.edit(i);
   const bool wp_changes = (vma.flags ^ uffd_flags) & VM_UFFD_WP;
   vma.flags = (vma.flags & ~VM_UFFD_FLAGS) | uffd_flags;
   vma.uffd = id;
@@ -164,9 +219,8 @@ Error AddressSpace::uffd_unregister(UffdId id, u64 start, u64 length) {
 }
 
 void AddressSpace::uffd_close(UffdId id) {
-  UffdContext& ctx = machine->uffds[u64(id)];
-  if (ctx.closed) return;
-  for (AddressSpace* mm : machine->mms) {
+  if (machine->uffds[u64(id)].closed) return;
+  for (AddressSpace* mm : machine->mms()) {
     for (u64 at = 0;;) {
       const auto& all = mm->vmas.all();
       const auto vma = std::find_if(all.begin(), all.end(),
@@ -176,7 +230,8 @@ void AddressSpace::uffd_close(UffdId id) {
       mm->clear_uffd(vma->start, vma->end);
     }
   }
-  for (AddressSpace* mm : machine->mms) mm->wake_range(id, 0, ~0ull);
+  for (AddressSpace* mm : machine->mms()) mm->wake_range(id, 0, ~0ull);
+  UffdContext& ctx = machine->uffds.edit(u64(id));
   ctx.closed = true;
   ctx.queue.clear();
   ctx.mmap_changing = 0;
@@ -241,7 +296,7 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
 /// A waiter that is woken takes its message along if nobody has read it. (fault_pending_wqh)
 void AddressSpace::wake(PendingFault& fault) {
   fault.woken = true;
-  auto& queue = machine->uffds[u64(fault.uffd)].queue;
+  auto& queue = machine->uffds.edit(u64(fault.uffd)).queue;
   const auto unread = std::find_if(queue.begin(), queue.end(), [&](const UffdMsg& message) {
     return message.event == UffdEvent::pagefault && message.address == fault.message.address &&
            message.flags == fault.message.flags;
@@ -250,8 +305,8 @@ void AddressSpace::wake(PendingFault& fault) {
 }
 
 void AddressSpace::wake_range(UffdId id, u64 start, u64 end) {
-  for (auto it = pending.lower_bound(start); it != pending.end() && it->first < end; ++it)
-    if (it->second.uffd == id && !it->second.woken) wake(it->second);
+  for (PendingFault& fault : pending.edit(start, end))
+    if (fault.uffd == id && !fault.woken) wake(fault);
 }
 
 Error AddressSpace::uffd_wake(UffdId id, u64 start, u64 length) {
@@ -274,7 +329,7 @@ AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRe
                   (reason == VM_UFFD_WP ? UFFD_PAGEFAULT_FLAG_WP : 0) |
                   (reason == VM_UFFD_MINOR ? UFFD_PAGEFAULT_FLAG_MINOR : 0);
   if (ctx.features & UFFD_FEATURE_THREAD_ID) message.thread = request.thread;
-  pending[page] = {.address = page, .write = request.write, .uffd = vma.uffd, .message = message};
+  pending.set({.address = page, .write = request.write, .uffd = vma.uffd, .message = message});
   send(vma.uffd, message);
   return Fault::blocked;
 }

@@ -97,7 +97,9 @@ void check_pages(const Machine& machine, const std::map<Pfn, u64>& mapped,
   }
   std::map<u64, u64> expected = slots;
   for (const File& file : machine.files) {
-    for (const auto& [index, entry] : file.cache) {
+    const PageCache& cache = file.cache;
+    for (u64 index = cache.next(0); index != PageCache::NO_INDEX; index = cache.next(index + 1)) {
+      const CacheEntry& entry = *cache.find(index);
       if (entry.swapped()) {
         ++expected[entry.swap_slot];
         continue;
@@ -150,7 +152,7 @@ std::vector<std::string> AddressSpace::validate() const {
   std::map<u64, u64> slots;
   std::map<Pfn, u64> shared;
   u64 tables_seen = 0;
-  for (const AddressSpace* mm : machine->mms) {
+  for (const AddressSpace* mm : machine->mms()) {
     if (mm == this) check_vmas(*mm, report);
     TableCheck check{*mm, mapped, slots, shared, report};
     check.table(mm->tables.root_table(), mm->tables.levels(), 0);

@@ -80,17 +80,25 @@ VmaList::Index VmaList::lower(u64 addr) const {
   return Index(at - vmas_.begin());
 }
 
-Vma* VmaList::find(u64 addr) {
+void VmaList::save() {
+  undo_->save(
+      this,
+      [](void* self, UndoLog::Bytes saved) { assign(static_cast<VmaList*>(self)->vmas_, saved); },
+      bytes_of(vmas_));
+}
+
+const Vma* VmaList::find(u64 addr) const {
   const Index i = lower(addr);
   return i < vmas_.size() && vmas_[i].start <= addr ? &vmas_[i] : nullptr;
 }
 
-Vma* VmaList::first_intersecting(u64 start, u64 end) {
+const Vma* VmaList::first_intersecting(u64 start, u64 end) const {
   const Index i = lower(start);
   return i < vmas_.size() && vmas_[i].start < end ? &vmas_[i] : nullptr;
 }
 
 VmaList::Index VmaList::split(Index i, u64 addr) {
+  will_change();
   Vma upper = vmas_[i];
   upper.pgoff = vmas_[i].index_of(addr);
   upper.start = addr;
@@ -100,6 +108,7 @@ VmaList::Index VmaList::split(Index i, u64 addr) {
 }
 
 VmaList::Index VmaList::insert(const Vma& vma) {
+  will_change();
   const Index i = lower(vma.start);
   vmas_.insert(vmas_.begin() + std::ptrdiff_t(i), vma);
   return i;
@@ -115,6 +124,7 @@ VmaList::Index VmaList::merge(Index i, const Profile& profile, bool with_next) {
     const u32 a = vmas_[i - 1].anon_vma, b = vmas_[i + 1].anon_vma;
     right = !a || !b || a == b;
   }
+  if (left || right) will_change();
   if (right) {
     absorb(vmas_[i], vmas_[i + 1]);
     erase(i + 1, i + 2);

@@ -83,9 +83,9 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
     }
     if (at.level == PMD_LEVEL && tables.kind(*at.entry, PMD_LEVEL) == EntryKind::leaf)
       zap_huge_pmd(*this, vma, tables.writable(addr, PMD_LEVEL), {addr, next});
-    u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL) : nullptr;
-    if (!table) continue;
     const u64 nr = (next - addr) >> PAGE_SHIFT;
+    u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL, nr) : nullptr;
+    if (!table) continue;
     for (u64* pte = table; pte != table + nr; ++pte) zap_pte(vma, pte, details);
     if (nr < PTRS_PER_TABLE) continue;
     // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)

@@ -115,13 +115,15 @@ struct Space {
     REQUIRE(done.ok());
     return done.value;
   }
-  [[nodiscard]] std::deque<UffdMsg>& messages(UffdId id) { return machine->uffds[u64(id)].queue; }
+  [[nodiscard]] std::vector<UffdMsg>& messages(UffdId id) {
+    return machine->uffds.edit(u64(id)).queue;
+  }
   /// read(2) of one message from the userfaultfd.
   UffdMsg next_message(UffdId id) {
-    UffdContext& ctx = machine->uffds[u64(id)];
+    UffdContext& ctx = machine->uffds.edit(u64(id));
     REQUIRE_FALSE(ctx.queue.empty());
     const UffdMsg message = ctx.queue.front();
-    ctx.queue.pop_front();
+    ctx.queue.erase(ctx.queue.begin());
     if (message.event != UffdEvent::pagefault) --ctx.mmap_changing;
     return message;
   }

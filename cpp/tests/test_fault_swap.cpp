@@ -89,12 +89,12 @@ TEST_CASE(
   CHECK(blocked.outcome == Outcome::blocked);
   CHECK(blocked.message->flags == 3);
   CHECK(blocked.message->address == addr);
-  CHECK(s.mm->pending.count(addr) == 1);
+  CHECK(s.mm->pending.find(addr));
   CHECK(s.read(addr).outcome == Outcome::done);
   s.resolve(id, addr, 1);
   CHECK(s.write(addr).outcome == Outcome::done);
   CHECK(s.flags_of(addr) == RW_DIRTY);
-  CHECK(s.mm->pending.empty());
+  CHECK(s.mm->pending.all().empty());
 }
 
 TEST_CASE("do_swap_page: a read of an exclusive page gives RW without D since 6.12, RO before") {

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <deque>
 #include <random>
 
 #include "ptwalk/fuzz/setups.hpp"
@@ -67,9 +68,9 @@ TEST_CASE("runs do not depend on those before, nor on batches") {
 TEST_CASE("all leaf kernels give one digest") {
   std::mt19937_64 random(2);
   for (const Profile& profile : profiles()) {
-    std::vector<Executor> all;
+    std::deque<Executor> all;
     for (const KernelInfo& kernel : supported_kernels())
-      all.push_back(executor(profile.name, "mixed", {.kernel = &kernel}));
+      all.emplace_back(profile, encode(find_setup("mixed")->ops), Options{.kernel = &kernel});
     for (int i = 0; i < 40; ++i) {
       const std::vector<u8> program = random_program(random, 20);
       const RunResult first = all[0].run(program);

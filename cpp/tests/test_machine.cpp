@@ -135,7 +135,7 @@ TEST_CASE("a page and its slot live while an entry or the swap cache needs them"
   REQUIRE(child->munmap(addr, pages(1)).ok());
   CHECK(machine.swap[slot].count == 0);
   CHECK(machine.free_swap(pte_pfn(space.pte(addr))));
-  CHECK(machine.free_slots == std::vector<u64>{slot});
+  CHECK(machine.free_slots.items() == std::vector<u64>{slot});
   CHECK(space.page(addr).dirty());
   REQUIRE(space.mm->munmap(addr, pages(1)).ok());
   CHECK(machine.pages.in_use() == 0);

@@ -47,7 +47,7 @@ TEST_CASE("a page of a file on disk leaves the cache, one of shmem goes to swap"
   s.reclaim(shmem);
   for (u64 addr : {regular, shmem, again}) CHECK(s.pte(addr) == 0);
   CHECK(s.machine->files[u64(disk)].cache.empty());
-  CHECK(s.machine->files[u64(s.file)].cache.at(0).swapped());
+  CHECK(s.machine->files[u64(s.file)].cache.find(0)->swapped());
   CHECK(s.read(again).outcome == Outcome::done);
 }
 

@@ -112,7 +112,7 @@ TEST_CASE("partial progress: the bytes done and EAGAIN; of the first page its ow
   const auto partial = s.mm->uffd_copy(id, addr, pages(4), 0);
   CHECK(partial.value == i64(pages(2)));
   CHECK(partial.error.cause == Cause::partial);
-  CHECK(s.mm->pending.at(addr).woken);
+  CHECK(s.mm->pending.find(addr)->woken);
   CHECK(pte_present(s.pte(addr + pages(1))));
   CHECK(s.pte(addr + pages(3)) == 0);
   CHECK(s.mm->uffd_copy(id, addr, pages(4), 0).value == -17);
@@ -136,7 +136,7 @@ TEST_CASE("DONTWAKE leaves the waiter asleep") {
   const UffdId id = s.watch(addr, 1, MODE_MISSING);
   CHECK(s.read(addr).outcome == Outcome::blocked);
   REQUIRE(s.mm->uffd_copy(id, addr, pages(1), DONTWAKE).ok());
-  CHECK_FALSE(s.mm->pending.at(addr).woken);
+  CHECK_FALSE(s.mm->pending.find(addr)->woken);
 }
 
 TEST_CASE("ZEROPAGE: the zero page in private memory, a page of the file in shared; never armed") {
@@ -157,7 +157,7 @@ TEST_CASE("ZEROPAGE: the zero page in private memory, a page of the file in shar
   CHECK(s.read(anon + pages(1)).outcome == Outcome::blocked);
   CHECK(s.mm->uffd_zeropage(id, anon + pages(1), pages(1), 0).error.cause == Cause::entry_exists);
   CHECK(s.pte(anon + pages(1)) == WP_MARKER);
-  CHECK_FALSE(s.mm->pending.at(anon + pages(1)).woken);
+  CHECK_FALSE(s.mm->pending.find(anon + pages(1))->woken);
 }
 
 TEST_CASE("CONTINUE maps what is cached, over markers too") {

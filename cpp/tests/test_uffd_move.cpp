@@ -115,7 +115,7 @@ TEST_CASE("partial progress, and who is woken") {
   const auto partial = s.mm->uffd_move(s.id, s.dst, s.src, pages(2), 0);
   CHECK(partial.value == i64(PAGE_SIZE));
   CHECK(partial.error.cause == Cause::partial);
-  CHECK(s.mm->pending.at(s.dst).woken);
+  CHECK(s.mm->pending.find(s.dst)->woken);
   CHECK(s.mm->uffd_move(s.id, s.dst + pages(1), s.src + pages(1), pages(1), 0).value == -2);
 }
 

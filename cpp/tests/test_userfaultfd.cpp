@@ -246,12 +246,12 @@ TEST_CASE("a resolve wakes the waiters of its range unless DONTWAKE; WAKE does o
   s.protect(id, addr, 2);
   for (u64 i : {0, 1}) CHECK(s.write(addr + pages(i)).outcome == Outcome::blocked);
   REQUIRE(s.mm->uffd_writeprotect(id, addr, pages(1), UFFDIO_WRITEPROTECT_MODE_DONTWAKE).ok());
-  CHECK_FALSE(s.mm->pending.at(addr).woken);
+  CHECK_FALSE(s.mm->pending.find(addr)->woken);
   s.resolve(id, addr + pages(1), 1);
-  CHECK(s.mm->pending.at(addr + pages(1)).woken);
-  CHECK_FALSE(s.mm->pending.at(addr).woken);
+  CHECK(s.mm->pending.find(addr + pages(1))->woken);
+  CHECK_FALSE(s.mm->pending.find(addr)->woken);
   REQUIRE(s.mm->uffd_wake(id, addr, pages(1)).ok());
-  CHECK(s.mm->pending.at(addr).woken);
+  CHECK(s.mm->pending.find(addr)->woken);
   CHECK(s.mm->uffd_wake(id, addr, 5).cause == Cause::length_unaligned);
   // Woken before anybody read it, a waiter takes its message along.
   CHECK(s.messages(id).empty());
@@ -263,8 +263,8 @@ TEST_CASE("UFFDIO_UNREGISTER wakes who waits for a missing page in the range") {
   const UffdId id = s.watch(addr, 2, MODE_MISSING);
   for (u64 i : {0, 1}) CHECK(s.read(addr + pages(i)).outcome == Outcome::blocked);
   REQUIRE(s.mm->uffd_unregister(id, addr, pages(1)).ok());
-  CHECK(s.mm->pending.at(addr).woken);
-  CHECK_FALSE(s.mm->pending.at(addr + pages(1)).woken);
+  CHECK(s.mm->pending.find(addr)->woken);
+  CHECK_FALSE(s.mm->pending.find(addr + pages(1))->woken);
   CHECK(s.read(addr).outcome == Outcome::done);
 }
 

@@ -22,7 +22,7 @@ struct Ground {
   }
   u64& pte(u64 addr) { return *mm->tables.writable(addr, PTE_LEVEL); }
   Page& page(u64 addr) { return machine->pages.at(pte_pfn(pte(addr))); }
-  Vma& vma(u64 addr) { return *mm->vmas.find(addr); }
+  Vma& vma(u64 addr) { return mm->vmas.edit(mm->vmas.lower(addr)); }
   [[nodiscard]] bool noticed(std::string_view what) const {
     const auto report = mm->validate();
     return std::any_of(report.begin(), report.end(), [&](const std::string& line) {
@@ -111,13 +111,13 @@ TEST_CASE("the page cache and its pages agree") {
 
 TEST_CASE("swap slots: as many users as entries, of the tables and of the page cache") {
   Ground g;
-  SwapSlot& slot = g.machine->swap[swp_offset(g.pte(Ground::ANON + pages(1)))];
+  SwapSlot& slot = g.machine->swap.edit(swp_offset(g.pte(Ground::ANON + pages(1))));
   slot.count = 2;
   CHECK(g.noticed("has count 2 but 1 entries name it"));
   slot.count = 1;
   REQUIRE(g.mm->reclaim(Ground::FILE, PAGE_SIZE) == 1);
   CHECK(g.mm->validate().empty());  // the slot of the shmem page is the cache's
-  g.machine->files[0].cache.clear();
+  g.machine->files.edit(0).cache.reset();
   CHECK(g.noticed("has count 1 but 0 entries name it"));
 }
 

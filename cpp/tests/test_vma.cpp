@@ -153,10 +153,10 @@ TEST_CASE("an anon_vma is reused from a neighbour that differs in R, W, X only")
   owner.anon_vma_chain = 1;
   list.insert(owner);
   CHECK(list.reusable_anon_vma(list.insert(anon(2, 2))) == 7);
-  list.all()[0].anon_vma_chain = 2;
+  list.edit(0).anon_vma_chain = 2;
   CHECK(list.reusable_anon_vma(1) == 0);
-  list.all()[0].anon_vma_chain = 1;
-  list.all()[1].flags |= VM_LOCKED;
+  list.edit(0).anon_vma_chain = 1;
+  list.edit(1).flags |= VM_LOCKED;
   CHECK(list.reusable_anon_vma(1) == 0);
 }
 

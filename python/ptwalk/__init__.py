@@ -152,6 +152,7 @@ from .flags import (
     Vm,
 )
 from .machine import (
+    Checkpoint,
     Machine,
     kernels,
     profiles,
@@ -293,6 +294,7 @@ __all__ = [
     "VM_WRITE",
     "AccessResult",
     "AddressSpace",
+    "Checkpoint",
     "HugetlbFile",
     "InvalidArgument",
     "KernelError",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import _core, pte
 from .dump import Walk, ptdump
 from .errors import InvalidArgument
-from .machine import Machine
+from .machine import Checkpoint, Machine
 from .pages import Pages
 from .queries import Queries
 from .raw import RawStores
@@ -89,6 +89,26 @@ class AddressSpace(SystemCalls, Pages, Queries, RawStores):
                 raise InvalidArgument(
                     f"{name} {value!r} differs from the machine's, {have[name]!r}; leave it out"
                 )
+
+    def checkpoint(self) -> Checkpoint:
+        """Remember the state of the whole machine; see `Machine.checkpoint`.
+
+        Examples
+        --------
+        >>> mm = ptwalk.AddressSpace("6.18")
+        >>> vma = mm.mmap(None, 4096, "rw-")
+        >>> cp = mm.checkpoint()
+        >>> mm.access(vma.start, write=True).outcome, mm.count(vma.start, 4096)
+        ('done', {'present': 1})
+        >>> mm.restore(cp)
+        >>> mm.count(vma.start, 4096)
+        {'none': 1}
+        """
+        return self.machine.checkpoint()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take the whole machine back to a checkpoint; see `Machine.restore`."""
+        self.machine.restore(checkpoint)
 
     def walk(self, addr: int) -> Walk:
         """Walk to an address and return the entry of each level.

@@ -63,6 +63,10 @@ class File:
         self._machine, self._number = machine, number
         machine._files[number] = self
 
+    def _unbind(self) -> None:
+        """Belong to no machine again: the checkpoint that was restored does not know the file."""
+        self._machine, self._number = None, -1
+
     def _owner(self, call: str) -> Machine:
         if self._machine is None:
             raise InvalidArgument(

@@ -6,6 +6,7 @@ swap and reverse map and take turns (one lock); different machines run in parall
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from .errors import InvalidArgument
 
 if TYPE_CHECKING:
     from .files import File
+    from .userfaultfd import Userfaultfd
 
 DEFAULT_PROFILE = "uffd-wp-v2"
 
@@ -42,6 +44,13 @@ def trim() -> int:
         Bytes returned.
     """
     return _core.trim()
+
+
+class Checkpoint:
+    """A state of a machine that `Machine.restore` goes back to; `Machine.checkpoint` makes it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._core = _core.Checkpoint(machine._core)
 
 
 class Machine:
@@ -90,6 +99,7 @@ class Machine:
             raise InvalidArgument(f"config {config!r} is not a mapping; pass {{option: bool}}")
         self._core = _core.Machine(name, dict(config or {}), levels, max_tables)
         self._files: dict[int, File] = {}
+        self._uffds: weakref.WeakSet[Userfaultfd] = weakref.WeakSet()
 
     @property
     def profile(self) -> str:
@@ -141,6 +151,49 @@ class Machine:
             Bytes returned.
         """
         return self._core.trim()
+
+    def checkpoint(self) -> Checkpoint:
+        """Remember the state of now: tables, pages, VMAs, page cache, swap, userfaultfds.
+
+        Nothing is copied; from now on what changes is saved first, until the checkpoint is dropped.
+        Address spaces that live now are kept alive by it.
+
+        Returns
+        -------
+        Checkpoint
+            For `restore`, as often as wanted.
+        """
+        return Checkpoint(self)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the state of a checkpoint, at a cost of what was touched since.
+
+        Address spaces and userfaultfds made since are gone: using one is an error. Files made since
+        belong to no machine again. Checkpoints made since are void.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            One of this machine.
+
+        Raises
+        ------
+        InvalidArgument
+            For anything else, and for a checkpoint that is void.
+
+        Notes
+        -----
+        The log grows with what is touched, not with how often; a restore empties it.
+        """
+        if not isinstance(checkpoint, Checkpoint):
+            raise InvalidArgument(
+                f"checkpoint {checkpoint!r} is no Checkpoint; make one with checkpoint()"
+            )
+        files, uffds = _core.restore(self._core, checkpoint._core)
+        for number in [n for n in self._files if n >= files]:
+            self._files.pop(number)._unbind()
+        for uffd in [u for u in self._uffds if u.number >= uffds]:
+            uffd._gone()
 
     def _file(self, number: int) -> File | None:
         """Return the object of a file by its number; None for -1, no file."""

@@ -7,9 +7,10 @@ until it is woken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from ._core import UffdMsg
+from .errors import InvalidArgument
 from .flags import UffdFeature, UffdRegisterMode, parse
 
 if TYPE_CHECKING:
@@ -30,6 +31,19 @@ _WRITEPROTECT_WP, _WRITEPROTECT_DONTWAKE = 1, 2
 def _mode(mode: int | None, bits: int, *, wake: bool) -> int:
     """Return the mode word of an ioctl: `mode` itself, or the options that were given."""
     return bits | (0 if wake else _DONTWAKE) if mode is None else mode
+
+
+class _GoneSpace:
+    """Stands for the address space of a userfaultfd that was made after a restored checkpoint."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise InvalidArgument(
+            f"userfaultfd {self._number} is gone: it was made after the checkpoint that was "
+            "restored; open another"
+        )
 
 
 class Userfaultfd:
@@ -59,6 +73,11 @@ class Userfaultfd:
         mm._core.uffd_check(number)
         self._mm = mm
         self._number = number
+        mm.machine._uffds.add(self)
+
+    def _gone(self) -> None:
+        """Refuse every call from now on: the checkpoint that was restored does not know it."""
+        self._mm = cast("Space", _GoneSpace(self._number))
 
     @property
     def number(self) -> int:

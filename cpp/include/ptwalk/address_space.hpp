@@ -3,7 +3,6 @@
 // profile. Callers hold machine.mutex.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -80,7 +79,7 @@ struct ScanResult {
   u64 walk_end = 0;
 };
 
-class AddressSpace {
+class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
  public:
   explicit AddressSpace(std::shared_ptr<Machine> machine);
   ~AddressSpace();
@@ -91,8 +90,10 @@ class AddressSpace {
   VmaList vmas;
   PageTable tables;
   std::vector<std::string> names{""};
-  std::map<u64, PendingFault> pending;  ///< by page address
-  u32 users = 1;                        ///< mm_users: NUMA skips look at it
+  PendingFaults pending;
+  u32 users = 1;      ///< mm_users: NUMA skips look at it
+  const u64 born;     ///< the epoch of the undo log
+  bool gone = false;  ///< made after a checkpoint that was restored: nothing may be done with it
 
   [[nodiscard]] const Profile& profile() const { return machine->profile; }
   [[nodiscard]] u64 task_size() const { return ptwalk::task_size(tables.levels()); }
@@ -101,6 +102,9 @@ class AddressSpace {
   /// mmap(2). `addr` 0 and no MAP_FIXED: the space picks, top down.
   Result<u64> mmap(u64 addr, u64 length, int prot, u32 flags, FileId file, u64 offset);
   Error munmap(u64 start, u64 length);
+  /// Unmaps everything and leaves the machine, as the last holder does too. It is no more to be
+  /// used, unless a checkpoint is restored. (exit_mmap)
+  void exit();
 
   // mprotect.cpp
   Result<ProtectResult> mprotect(u64 start, u64 length, int prot);

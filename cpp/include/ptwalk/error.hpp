@@ -27,6 +27,8 @@ enum class Cause : u8 {
   unknown_cp_flag,
   vma_missing,
   huge_fault,
+  checkpoint_void,
+  space_gone,
   // KernelError: what a system call judges
   start_unaligned,
   length_unaligned,

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ptwalk/frame_cache.hpp"
-#include "ptwalk/types.hpp"
+#include "ptwalk/undo.hpp"
 
 namespace ptwalk {
 
@@ -21,6 +21,8 @@ enum class Uniform : u8 { no, none, marker };
 struct FrameInfo {
   u8 level = 0;  ///< level of its entries; 0: free
   Uniform uniform = Uniform::no;
+  u64 epoch = 0;  ///< of the undo log, when this and `lines` were last saved
+  u64 lines = 0;  ///< cache lines of the table that are saved, a bit each
 };
 
 class FrameArena {
@@ -30,7 +32,8 @@ class FrameArena {
   static constexpr u64 DEFAULT_LIMIT = FrameCache::MAX_FRAMES / 64 * 63;
 
   /// Commits nothing. The limit is lower where only a small reservation can be had.
-  explicit FrameArena(u64 limit = DEFAULT_LIMIT, FrameCache& cache = FrameCache::shared());
+  explicit FrameArena(u64 limit = DEFAULT_LIMIT, FrameCache& cache = FrameCache::shared(),
+                      UndoLog* undo = nullptr);
   ~FrameArena();
   FrameArena(const FrameArena&) = delete;
   FrameArena& operator=(const FrameArena&) = delete;
@@ -41,6 +44,15 @@ class FrameArena {
   /// the reservation.
   [[nodiscard]] Pfn alloc_beyond_limit(Level level) { return take(level); }
   void free(Pfn pfn);
+  /// The caller is about to store to `nr` entries of one table: they are saved where somebody may
+  /// want them back.
+  void will_store(const u64* entry, u64 nr = 1) {
+    if (undo_ && undo_->active()) save_entries(entry, nr);
+  }
+  /// The caller is about to change the frame's info.
+  void will_change(Pfn pfn) {
+    if (undo_ && undo_->active()) save_info(pfn - TABLE_PFN_BASE);
+  }
 
   /// Whether `pfn` is a table frame in use.
   [[nodiscard]] bool owns(Pfn pfn) const {
@@ -69,12 +81,17 @@ class FrameArena {
 
  private:
   [[nodiscard]] Pfn take(Level level);
+  void save_entries(const u64* entry, u64 nr);
+  void save_info(u64 row);
+  void save_lines(u64 row, u64 lines);
 
   FrameCache& cache_;
+  UndoLog* undo_;
   Reservation reserved_;
   u64 limit_;
   std::vector<FrameInfo> info_;
-  std::vector<Pfn> free_;
+  UndoStack<Pfn> free_;
+  u64 rows_stamp_ = 0;
 };
 
 }  // namespace ptwalk

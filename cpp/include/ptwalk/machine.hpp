@@ -3,11 +3,12 @@
 // one lock per machine: whoever calls into the core holds `mutex`.
 #pragma once
 
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "ptwalk/error.hpp"
+#include "ptwalk/file.hpp"
 #include "ptwalk/kernels.hpp"
 #include "ptwalk/page_table.hpp"
 #include "ptwalk/thread_pool.hpp"
@@ -15,7 +16,23 @@
 
 namespace ptwalk {
 
-class Machine {
+class Machine;
+
+/// A state of a machine that can be restored. Whoever drops the last reference holds the machine's
+/// lock.
+struct Checkpoint {
+  explicit Checkpoint(Machine& of);
+  Checkpoint(const Checkpoint&) = delete;
+  Checkpoint& operator=(const Checkpoint&) = delete;
+  ~Checkpoint();
+
+  Machine* const machine;
+  const std::shared_ptr<Machine> owner;  ///< keeps the machine alive
+  const UndoLog::Position position;
+  std::vector<std::shared_ptr<AddressSpace>> mms;  ///< those of then
+};
+
+class Machine : public std::enable_shared_from_this<Machine> {
  public:
   /// At most `max_tables` table frames are in use at once, but for copies of shared tables.
   Machine(const Profile& profile, int levels, u64 max_tables = FrameArena::DEFAULT_LIMIT);
@@ -32,15 +49,28 @@ class Machine {
   /// Held by the caller around every call into the machine or its address spaces.
   std::mutex mutex;
 
+  UndoLog undo;
   FrameArena frames;
   SharedTables shared_tables;
   PagePool pages;
-  std::deque<File> files;         ///< by FileId
-  std::deque<UffdContext> uffds;  ///< by UffdId
-  std::vector<SwapSlot> swap;
-  std::vector<u64> free_slots;
-  std::vector<AddressSpace*> mms;  ///< living address spaces, in the order of their making
-  u32 next_anon_vma = 1;
+  UndoPool<File> files;         ///< by FileId
+  UndoPool<UffdContext> uffds;  ///< by UffdId
+  UndoPool<SwapSlot> swap;
+  UndoStack<u64> free_slots;
+
+  /// Living address spaces, in the order of their making.
+  [[nodiscard]] const std::vector<AddressSpace*>& mms() const { return mms_; }
+  void add(AddressSpace* mm);
+  void remove(AddressSpace* mm);
+  /// A number that no anon_vma had.
+  u32 new_anon_vma();
+
+  // checkpoint.cpp
+  /// The state of now, to come back to. It keeps the address spaces of now alive.
+  std::shared_ptr<const Checkpoint> checkpoint();
+  /// Back to the state of a checkpoint of this machine; at a cost of what was touched since. Those
+  /// made after it are void, and address spaces made after it are gone.
+  Error restore(const Checkpoint& to);
 
   FileId create_file(FileKind kind, u64 size, bool writable = true);
 
@@ -58,7 +88,7 @@ class Machine {
   Pfn new_anon_page(u64 index);
   /// The slot of a page that goes to swap: the one of its swap-cache entry, or a new one.
   u64 slot_of(Pfn pfn);
-  void dup_slot(u64 slot) { ++swap[slot].count; }
+  void dup_slot(u64 slot) { ++swap.edit(slot).count; }
   /// Drops one user of a slot; the last one frees it, with its swap-cache page if that is unmapped.
   void put_slot(u64 slot);
   /// Takes a page out of the swap cache if no entry needs its slot. (folio_free_swap)
@@ -89,6 +119,19 @@ class Machine {
   Pfn migrate_finish(Pfn pfn, u64 serial);
 
  private:
+  friend struct Checkpoint;
+  void release(const Checkpoint& checkpoint);
+  void will_change_mms();
+  struct Counts {
+    u32 next_anon_vma = 1;
+  };
+
+  std::vector<AddressSpace*> mms_;
+  u64 mms_stamp_ = 0;
+  Counts counts_;
+  u64 counts_stamp_ = 0;
+  std::vector<const Checkpoint*> checkpoints_;  ///< that can be restored, oldest first
+
   void unmap_file_range(FileId file, u64 first, u64 last, bool even_cows);
   void drop_cache(FileId file, u64 first, u64 last);
 };

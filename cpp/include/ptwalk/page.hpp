@@ -5,9 +5,10 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
-#include "ptwalk/types.hpp"
+#include "ptwalk/undo.hpp"
 
 namespace ptwalk {
 
@@ -38,6 +39,7 @@ struct Page {
   u16 flags = 0;
   u8 order = 0;      ///< folio order; 9 for a transparent huge page
   u8 elsewhere = 0;  ///< of the map count, what no address space of the machine accounts for
+  u64 epoch = 0;     ///< of the undo log, when this was last saved
   [[nodiscard]] bool anon() const { return flags & PG_anon; }
   [[nodiscard]] bool dirty() const { return flags & PG_dirty; }
 };
@@ -45,14 +47,22 @@ struct Page {
 /// Pages by pfn, in chunks, so that a real machine's frame numbers cost only what is used.
 class PagePool {
  public:
+  PagePool() = default;
+  explicit PagePool(UndoLog* undo) : undo_(undo), free_(undo) {}
+
   /// The facts of `pfn`, or nullptr for a frame without facts.
-  [[nodiscard]] Page* find(Pfn pfn) {
+  [[nodiscard]] const Page* find(Pfn pfn) const {
     const u64 c = pfn >> CHUNK_SHIFT;
     if (c >= chunks_.size() || !chunks_[c]) return nullptr;
-    Page& page = chunks_[c][pfn & (CHUNK - 1)];
+    const Page& page = chunks_[c][pfn & (CHUNK - 1)];
     return page.flags & PG_allocated ? &page : nullptr;
   }
-  [[nodiscard]] const Page* find(Pfn pfn) const { return const_cast<PagePool*>(this)->find(pfn); }
+  /// The same, to be changed.
+  [[nodiscard]] Page* find(Pfn pfn) {
+    auto* page = const_cast<Page*>(std::as_const(*this).find(pfn));
+    if (page) will_change(pfn, *page);
+    return page;
+  }
   /// PageAnonExclusive(). It is a bit array by pfn, so that a kernel can judge many entries without
   /// touching their facts; only anonymous pages with facts have the bit.
   [[nodiscard]] bool anon_exclusive(Pfn pfn) const {
@@ -74,18 +84,34 @@ class PagePool {
   /// The facts of a frame that the caller names; made if there are none.
   Page& at(Pfn pfn);
   void free(Pfn pfn);
-  [[nodiscard]] u64 in_use() const { return in_use_; }
+  [[nodiscard]] u64 in_use() const { return counts_.in_use; }
 
  private:
   static constexpr unsigned CHUNK_SHIFT = 6;  // a real process has its frames far apart
   static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
   static_assert(CHUNK == 64, "exclusive_ has one bit per page of a chunk");
+  void will_change(Pfn pfn, Page& page) {
+    if (must_save(undo_, page.epoch)) save(pfn, page);
+  }
+  void save(Pfn pfn, const Page& page);
+
+  struct Counts {
+    Pfn next = 1ull << 20;  ///< above every frame with a role of its own
+    u64 in_use = 0;
+  };
+  /// The counts, to be changed.
+  Counts& counts() {
+    if (must_save(undo_, counts_stamp_)) undo_->save(counts_);
+    return counts_;
+  }
+
+  UndoLog* undo_ = nullptr;
   std::vector<std::unique_ptr<Page[]>> chunks_;
   std::vector<u64> exclusive_;  // one word per chunk
-  std::vector<Pfn> free_;
-  Pfn next_ = 1ull << 20;  // above every frame with a role of its own
-  u64 next_serial_ = 1;
-  u64 in_use_ = 0;
+  UndoStack<Pfn> free_;
+  Counts counts_;
+  u64 counts_stamp_ = 0;
+  u64 next_serial_ = 1;  // never undone: a serial is used once
 };
 
 }  // namespace ptwalk

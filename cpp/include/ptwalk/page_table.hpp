@@ -28,7 +28,7 @@ struct Extent {
 
 class PageTable {
  public:
-  PageTable(SharedTables& shared, const Profile& profile, int levels);
+  PageTable(SharedTables& shared, const Profile& profile, int levels, UndoLog* undo = nullptr);
 
   [[nodiscard]] int levels() const { return levels_; }
   [[nodiscard]] Pfn root() const { return root_; }
@@ -58,14 +58,20 @@ class PageTable {
   /// Like walk(), but a shared table ends it too, with its end cut to `limit`.
   [[nodiscard]] Extent extent(u64 addr, u64 limit) const;
 
-  /// Like find(), for storing: shared tables on the way are copied first.
-  [[nodiscard]] u64* writable(u64 addr, Level level);
+  /// Like find(), for storing `nr` entries from there on in the same table: shared tables on the
+  /// way are copied first.
+  [[nodiscard]] u64* writable(u64 addr, Level level, u64 nr = 1);
   /// Like writable(), but allocates the missing tables; nullptr when one cannot be allocated or an
   /// entry on the way is a leaf or bad. (__handle_mm_fault, pte_alloc)
-  [[nodiscard]] u64* ensure(u64 addr, Level level);
-  /// The table below a table entry that lies in a table of its own, for storing; nullptr where the
-  /// entry names no frame of ours.
+  [[nodiscard]] u64* ensure(u64 addr, Level level, u64 nr = 1);
+  /// The table below a table entry that lies in a table of its own, for storing with store();
+  /// nullptr where the entry names no frame of ours.
   [[nodiscard]] u64* own(u64* entry);
+  /// Stores to an entry that own() led to.
+  void store(u64* entry, u64 value) {
+    frames_->will_store(entry);
+    *entry = value;
+  }
   /// Puts a new table below a none `entry` of `level`, or with `uniform` shared tables down to the
   /// PTE level; false when no frame can be had.
   [[nodiscard]] bool populate(u64* entry, Level level, u64 flags = _PAGE_TABLE,
@@ -95,11 +101,11 @@ class PageTable {
   void free_pte_table(u64* pmd);
 
   /// Table pages below the root, as mm_pgtables_bytes() would count them, in pages.
-  [[nodiscard]] u64 nr_tables() const { return nr_tables_; }
+  [[nodiscard]] u64 nr_tables() const { return counts_.tables; }
   /// The n-th allocation from now fails (1 is the next); 0 switches the injection off.
-  void fail_alloc(u64 n) { fail_countdown_ = n; }
+  void fail_alloc(u64 n) { counts().fail_countdown = n; }
   /// Whether an allocation may be made to fail: tables must then be made one by one.
-  [[nodiscard]] bool may_fail() const { return fail_countdown_ != 0; }
+  [[nodiscard]] bool may_fail() const { return counts_.fail_countdown != 0; }
   void free_all();
 
  private:
@@ -110,13 +116,24 @@ class PageTable {
   void free_below(u64* table, Level level, Range span, u64 base, Range bounds);
   void free_table(u64* entry);
 
+  struct Counts {
+    u64 tables = 0;
+    u64 fail_countdown = 0;
+  };
+  /// The counts, to be changed.
+  Counts& counts() {
+    if (must_save(undo_, counts_stamp_)) undo_->save(counts_);
+    return counts_;
+  }
+
   SharedTables* shared_;
   FrameArena* frames_;
   const Profile* profile_;
+  UndoLog* undo_;
   int levels_;
   Pfn root_ = 0;
-  u64 nr_tables_ = 0;
-  u64 fail_countdown_ = 0;
+  Counts counts_;
+  u64 counts_stamp_;
 };
 
 }  // namespace ptwalk

@@ -23,7 +23,7 @@ class SharedTables {
   /// Shared tables are of level 1 to this: 512 GiB below one entry.
   static constexpr Level TOP_LEVEL = PUD_LEVEL;
 
-  SharedTables(FrameArena& frames, const Profile& profile);
+  SharedTables(FrameArena& frames, const Profile& profile, UndoLog* undo = nullptr);
 
   [[nodiscard]] FrameArena& frames() const { return frames_; }
   /// The word of each page below; what it is the word of.
@@ -52,7 +52,9 @@ class SharedTables {
     u64 refs = 0;
   };
   using Levels = std::array<Shared, TOP_LEVEL + 1>;  // [0] is unused
+  /// To be changed.
   [[nodiscard]] Shared& at(Uniform uniform, Level level) {
+    if (must_save(undo_, stamp_)) undo_->save(shared_);
     return shared_[std::size_t(uniform)][std::size_t(level)];
   }
   [[nodiscard]] const Shared& at(Uniform uniform, Level level) const {
@@ -60,8 +62,10 @@ class SharedTables {
   }
 
   FrameArena& frames_;
+  UndoLog* undo_;
   u64 marker_;  ///< 0: the profile has none
   std::array<Levels, 3> shared_{};
+  u64 stamp_ = 0;
 };
 
 }  // namespace ptwalk

@@ -3,7 +3,7 @@
 // handle_userfault() is returned as blocked, and the next access to its page is the retry.
 #pragma once
 
-#include <deque>
+#include <span>
 #include <vector>
 
 #include "ptwalk/vma.hpp"
@@ -62,16 +62,51 @@ struct PendingFault {
   bool woken = false;  ///< a wake reached it; the retry is the next access to its page
 };
 
-/// One userfaultfd_ctx.
-struct UffdContext {
+/// The pending faults of an address space, at most one a page, in the order of addresses.
+class PendingFaults {
+ public:
+  explicit PendingFaults(UndoLog* undo = nullptr) : undo_(undo), stamp_(epoch_of(undo)) {}
+  [[nodiscard]] const std::vector<PendingFault>& all() const { return faults_; }
+  /// The one at that page, or nullptr.
+  [[nodiscard]] const PendingFault* find(u64 page) const;
+  /// Those of [start, end), to be changed in all but their address.
+  [[nodiscard]] std::span<PendingFault> edit(u64 start, u64 end);
+  /// Puts a fault at its page, in place of one that is there.
+  void set(const PendingFault& fault);
+  void erase(u64 page);
+
+ private:
+  [[nodiscard]] std::size_t lower(u64 page) const;
+  void will_change();
+
+  UndoLog* undo_;
+  std::vector<PendingFault> faults_;
+  u64 stamp_;
+};
+
+/// What a userfaultfd_ctx is, beside its messages.
+struct UffdState {
   AddressSpace* mm = nullptr;  ///< nullptr: the address space is gone
   u64 features = 0;
+  /// Event messages not read yet: while there is one, ioctls say EAGAIN. (mmap_changing)
+  u32 mmap_changing = 0;
   bool api_done = false;
   bool user_mode_only = false;  ///< UFFD_USER_MODE_ONLY
   bool closed = false;
-  std::deque<UffdMsg> queue;
-  /// Event messages not read yet: while there is one, ioctls say EAGAIN. (mmap_changing)
-  u32 mmap_changing = 0;
+};
+
+/// One userfaultfd_ctx.
+struct UffdContext : UffdState {
+  explicit UffdContext(UndoLog*) {}
+
+  std::vector<UffdMsg> queue;  ///< oldest first
+  u64 stamp = 0;
+
+  void save(UndoLog& undo);
+  void reset() {
+    static_cast<UffdState&>(*this) = {};
+    queue.clear();
+  }
 };
 
 }  // namespace ptwalk

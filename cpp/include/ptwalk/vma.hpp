@@ -94,19 +94,24 @@ std::string vma_range(u64 start, u64 end, u64 flags);
 class VmaList {
  public:
   using Index = std::size_t;
+  explicit VmaList(UndoLog* undo = nullptr) : undo_(undo), stamp_(epoch_of(undo)) {}
   [[nodiscard]] const std::vector<Vma>& all() const { return vmas_; }
-  [[nodiscard]] std::vector<Vma>& all() { return vmas_; }
+  /// The VMA at `i`, to be changed in all but its order.
+  [[nodiscard]] Vma& edit(Index i) {
+    will_change();
+    return vmas_[i];
+  }
   /// Index of the first VMA that ends above `addr`; all().size() where there is none. (find_vma)
   [[nodiscard]] Index lower(u64 addr) const;
   /// The VMA that holds `addr`, or nullptr. (vma_lookup)
-  [[nodiscard]] Vma* find(u64 addr);
-  [[nodiscard]] const Vma* find(u64 addr) const { return const_cast<VmaList*>(this)->find(addr); }
-  [[nodiscard]] Vma* first_intersecting(u64 start, u64 end);
+  [[nodiscard]] const Vma* find(u64 addr) const;
+  [[nodiscard]] const Vma* first_intersecting(u64 start, u64 end) const;
 
   /// Splits the VMA at `i` so that `addr` becomes a boundary; returns the index of the upper part.
   Index split(Index i, u64 addr);
   Index insert(const Vma& vma);
   void erase(Index first, Index last) {
+    will_change();
     vmas_.erase(vmas_.begin() + std::ptrdiff_t(first), vmas_.begin() + std::ptrdiff_t(last));
   }
   /// Merges the VMA at `i`, just changed or made, with the neighbours that allow it; returns the
@@ -117,7 +122,14 @@ class VmaList {
   [[nodiscard]] u32 reusable_anon_vma(Index i) const;
 
  private:
+  void will_change() {
+    if (must_save(undo_, stamp_)) save();
+  }
+  void save();
+
+  UndoLog* undo_;
   std::vector<Vma> vmas_;
+  u64 stamp_;
 };
 
 }  // namespace ptwalk

@@ -77,7 +77,7 @@ void add_entries(Entries& out, const PageTable& tables, u64 start, u64 end) {
 }
 
 u64 add_space(Hash& hash, const AddressSpace& mm, Scope scope) {
-  hash.add(mm.vmas.all().size(), mm.users, mm.tables.nr_tables(), mm.pending.size());
+  hash.add(mm.vmas.all().size(), mm.users, mm.tables.nr_tables(), mm.pending.all().size());
   Entries entries(hash, *mm.machine);
   u64 done = 0;
   const auto outside = [&](u64 end) {
@@ -92,8 +92,8 @@ u64 add_space(Hash& hash, const AddressSpace& mm, Scope scope) {
     done = vma.end;
   }
   outside(mm.task_size() + PAGE_SIZE);
-  for (const auto& [addr, fault] : mm.pending) {
-    hash.add(addr, u64(fault.write) | u64(fault.woken) << 1, fault.uffd);
+  for (const PendingFault& fault : mm.pending.all()) {
+    hash.add(fault.address, u64(fault.write) | u64(fault.woken) << 1, fault.uffd);
     add_message(hash, fault.message);
   }
   return entries.violations;
@@ -103,7 +103,9 @@ void add_files(Hash& hash, const Machine& machine) {
   hash.add(machine.files.size());
   for (const File& file : machine.files) {
     hash.add(u64(file.kind) | u64(file.writable) << 8, file.size, file.cache.size());
-    for (const auto& [index, entry] : file.cache) {
+    for (u64 index = file.cache.next(0); index != PageCache::NO_INDEX;
+         index = file.cache.next(index + 1)) {
+      const CacheEntry& entry = *file.cache.find(index);
       hash.add(index, entry.pfn, entry.swap_slot);
       if (!entry.swapped()) add_page(hash, machine.pages, entry.pfn);
     }
@@ -137,9 +139,9 @@ void add_message(Hash& hash, const UffdMsg& message) {
 }
 
 u64 add_state(Hash& hash, const Machine& machine, Scope scope) {
-  hash.add(machine.mms.size(), machine.next_anon_vma, machine.pages.in_use());
+  hash.add(machine.mms().size(), machine.pages.in_use());
   u64 violations = 0;
-  for (const AddressSpace* mm : machine.mms) violations |= add_space(hash, *mm, scope);
+  for (const AddressSpace* mm : machine.mms()) violations |= add_space(hash, *mm, scope);
   add_files(hash, machine);
   add_swap(hash, machine);
   add_uffds(hash, machine);

@@ -17,24 +17,17 @@ Executor::Executor(const Profile& profile, std::span<const u8> setup, const Opti
       setup_(setup.begin(), setup.end()),
       options_(options),
       words_(raw_words(profile)),
+      world_(profile),
       coverage_(branches().size()) {
-  restore();
-}
-
-/// Makes the state what the setup made it.
-void Executor::restore() {
-  world_ = std::make_unique<World>(profile_);
-  world_->machine->leaf_kernel = options_.kernel->apply;
-  world_->machine->threads = 1;
+  world_.machine->leaf_kernel = options_.kernel->apply;
+  world_.machine->threads = 1;
   Report report;
   apply(setup_, report);
-  std::fill(coverage_.begin(), coverage_.end(), 0);
-  touched_ = false;
+  start_.emplace(world_);
 }
 
 void Executor::apply(std::span<const u8> program, Report& report) {
-  touched_ = true;
-  Run run(*world_, words_, options_.judge, report);
+  Run run(world_, words_, options_.judge, report);
   for (std::size_t i = 0; i < nr_ops(program); ++i) {
     const Op op = decode(program, i);
     const std::size_t row = op.op % operations().size();
@@ -44,23 +37,25 @@ void Executor::apply(std::span<const u8> program, Report& report) {
       report.skip("raw operations are off");
       continue;
     }
-    world_->raw |= operation.raw;
+    world_.raw |= operation.raw;
     operation.run(run, op);
-    if (options_.judge == Judge::each && !world_->raw && breaks_invariants(*world_))
+    if (options_.judge == Judge::each && !world_.raw && breaks_invariants(world_))
       report.violations |= bit(Violation::invariant);
     ++coverage_[3 * row + std::size_t(report.ended)];
   }
 }
 
 RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
-  if (touched_) restore();
+  if (touched_) start_->restore(world_);
+  touched_ = true;
+  std::fill(coverage_.begin(), coverage_.end(), 0);
   Report report;
   report.steps = steps;
   apply(program, report);
   const u64 found =
-      add_state(report.digest, *world_->machine, world_->raw ? Scope::everywhere : Scope::vmas);
+      add_state(report.digest, *world_.machine, world_.raw ? Scope::everywhere : Scope::vmas);
   // Raw stores make whatever states they like.
-  if (!world_->raw) report.violations |= found;
+  if (!world_.raw) report.violations |= found;
   return {.digest = report.digest.value(),
           .visible = report.visible.value(),
           .violations = report.violations,

@@ -170,7 +170,9 @@ void run_exit(Run& run, const Op& op) {
     run.report.skip("the last address space stays");
     return;
   }
-  spaces.erase(spaces.begin() + std::ptrdiff_t(run.space(op)));
+  const auto chosen = spaces.begin() + std::ptrdiff_t(run.space(op));
+  (*chosen)->exit();
+  spaces.erase(chosen);
   run.report.end({});
 }
 

@@ -91,7 +91,7 @@ void run_read(Run& run, const Op& op) {
   if (run.world.fds.empty()) return run.report.skip("no userfaultfd");
   const UffdId id = run.world.fds[std::size_t(UFFD(op)) % run.world.fds.size()];
   if (const Error error = check_context(run.machine(), id, "read")) return run.report.end(error);
-  UffdContext& context = run.machine().uffds[u64(id)];
+  UffdContext& context = run.machine().uffds.edit(u64(id));
   for (const UffdMsg& message : context.queue) {
     run.report.message(message);
     if (message.event == UffdEvent::fork) run.world.fds.push_back(message.child);

@@ -2,7 +2,7 @@
 // kernel counterpart.
 #pragma once
 
-#include <memory>
+#include <optional>
 
 #include "ptwalk/fuzz/program.hpp"
 #include "ptwalk/fuzz/run.hpp"
@@ -33,6 +33,8 @@ class Executor {
  public:
   /// `setup` is the program that makes the state from which all others start.
   Executor(const Profile& profile, std::span<const u8> setup, const Options& options = {});
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
 
   RunResult run(std::span<const u8> program);
   void run_batch(std::span<const BatchItem> programs, std::span<RunResult> results);
@@ -40,22 +42,22 @@ class Executor {
   std::vector<Step> steps(std::span<const u8> program);
 
   /// Of the state that the last run left, or of the setup.
-  [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_->machine); }
+  [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_.machine); }
   /// How often the last run took each branch.
   [[nodiscard]] std::span<const u64> coverage() const { return coverage_; }
   [[nodiscard]] const Profile& profile() const { return profile_; }
 
  private:
   RunResult run(std::span<const u8> program, std::vector<Step>* steps);
-  void restore();
   void apply(std::span<const u8> program, Report& report);
 
   const Profile profile_;
   const std::vector<u8> setup_;
   const Options options_;
   const RawWords words_;
-  std::unique_ptr<World> world_;
-  bool touched_ = false;  ///< the state is no longer the setup's
+  World world_;
+  std::optional<SavedWorld> start_;  ///< what the setup made
+  bool touched_ = false;             ///< the state is no longer that
   std::vector<u64> coverage_;
 };
 

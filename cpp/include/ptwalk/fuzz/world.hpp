@@ -20,4 +20,20 @@ struct World {
   bool fails = false;  ///< allocations may fail, and counts then miss what was done before
 };
 
+/// A state of a world to come back to.
+class SavedWorld {
+ public:
+  explicit SavedWorld(World& world)
+      : saved_(world), checkpoint_(world.machine->checkpoint()) {}
+  /// At the cost of what was touched since.
+  void restore(World& world) const {
+    (void)world.machine->restore(*checkpoint_);
+    world = saved_;
+  }
+
+ private:
+  const World saved_;
+  const std::shared_ptr<const Checkpoint> checkpoint_;
+};
+
 }  // namespace ptwalk::fuzz

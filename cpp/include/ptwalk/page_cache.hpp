@@ -1,0 +1,60 @@
+// The page cache of one file: sparse, by page index. Models address_space->i_pages (mm/filemap.c,
+// v6.18) as far as faults, truncation and reclaim look at it; large folios are left out.
+#pragma once
+
+#include <array>
+#include <map>
+
+#include "ptwalk/page.hpp"
+
+namespace ptwalk {
+
+/// What the page cache holds at an index: a frame, or the swap slot of a swapped-out shmem page.
+struct CacheEntry {
+  Pfn pfn = 0;
+  u64 swap_slot = NO_SLOT;
+  [[nodiscard]] bool swapped() const { return swap_slot != NO_SLOT; }
+};
+
+class PageCache {
+ public:
+  static constexpr u64 NO_INDEX = ~0ull;
+
+  explicit PageCache(UndoLog* undo = nullptr) : undo_(undo) {}
+
+  [[nodiscard]] const CacheEntry* find(u64 index) const;
+  [[nodiscard]] bool contains(u64 index) const { return find(index) != nullptr; }
+  /// The first index from there on that has an entry, or NO_INDEX.
+  [[nodiscard]] u64 next(u64 index) const;
+  [[nodiscard]] u64 size() const { return size_.entries; }
+  [[nodiscard]] bool empty() const { return size_.entries == 0; }
+
+  /// The entry, to be changed; made if there is none.
+  CacheEntry& edit(u64 index);
+  void erase(u64 index);
+  /// Without entries, as for another file; what held them is kept for its own.
+  void reset();
+
+ private:
+  static constexpr unsigned SHIFT = 4;  // what a fault maps around it, 64 KiB
+  static constexpr u64 ENTRIES = 1ull << SHIFT;
+  struct Chunk {
+    u64 present = 0;  ///< a bit per entry
+    std::array<CacheEntry, ENTRIES> entries{};
+  };
+  struct Node {
+    Chunk chunk;
+    u64 stamp = 0;
+  };
+  struct Size {
+    u64 entries = 0;
+  };
+  void will_change(Node& node);
+
+  UndoLog* undo_;
+  std::map<u64, Node> nodes_;
+  Size size_;
+  u64 size_stamp_ = 0;
+};
+
+}  // namespace ptwalk
