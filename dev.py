@@ -176,7 +176,7 @@ def build(preset: str, target: str = "all") -> Path | None:
     """Compile what changed and return the C++ tests' program, None where doctest is missing."""
     directory = ROOT / "build" / preset
     options: list[str] = []
-    if preset == "dev":
+    if preset in ("dev", "mutants"):
         cmake_files = purelib() / "pybind11" / "share" / "cmake" / "pybind11"
         options = [
             "-DPTWALK_EXTENSION=ON",
@@ -192,6 +192,20 @@ def build(preset: str, target: str = "all") -> Path | None:
         run("cmake", directory)  # doctest may have been installed since
     run("cmake", "--build", directory, "--target", target)
     return tests if tests.exists() else None
+
+
+def mutants_package() -> Path:
+    """Build the package with planted bugs beside the normal one; return where it is imported from.
+
+    The Python sources are the same files, by links; only the extension differs.
+    """
+    build("mutants", "_core")
+    package = ROOT / "build" / "mutants" / "python" / "ptwalk"
+    for source in (ROOT / "python" / "ptwalk").iterdir():
+        link = package / source.name
+        if source.suffix != ".so" and source.name != "__pycache__" and not link.exists():
+            link.symlink_to(source)
+    return package.parent
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 // RegularFile stand on it; a file is a number here.
 #include "convert.hpp"
 #include "ptwalk/kernels.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk::bindings {
 
@@ -160,6 +161,25 @@ Profile make_profile(const std::string& name, const py::dict& config) {
 }
 
 void register_profiles(py::module_& m) {
+  m.def(
+      "mutants",
+      [] {
+        std::vector<std::pair<std::string_view, std::string_view>> all;
+        for (const MutantInfo& mutant : mutants()) all.emplace_back(mutant.name, mutant.text);
+        return all;
+      },
+      "Names of the planted bugs and what is wrong; none in a normal build.");
+  m.def(
+      "choose_mutant",
+      [](std::string_view name) {
+        try {
+          choose_mutant(name);
+        } catch (const std::invalid_argument& refused) {
+          raise_invalid(refused.what());
+        }
+      },
+      py::arg("name"), "Plants one bug in the whole process, or none.");
+  m.def("active_mutant", active_mutant, "The planted bug, an empty string for none.");
   m.def("kernels", [] { return names_of(kernels()); }, "Names of the leaf kernels that can run.");
   m.def("profiles", [] { return names_of(profiles()); }, "Names of all profiles, oldest first.");
   m.def(

@@ -3,6 +3,7 @@
 // reuse rule. Swap readahead and writeback are not modelled; device pages end in SIGBUS instead of
 // migrating back.
 #include "ptwalk/fault.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
@@ -16,7 +17,7 @@ Fault handle_marker(FaultContext& vmf) {
   // A marker that outlived its registration is cleared, and the fault is taken again.
   const bool anonymous_too = p.marker_vmas == MarkerVmas::registered;
   if (!vmf.vma.uffd_wp() || (vmf.vma.anonymous() && !anonymous_too)) {
-    *vmf.slot() = 0;
+    if (!planted(Mutant::stale_marker_stays)) *vmf.slot() = 0;
     return Fault::done;
   }
   return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
@@ -62,7 +63,7 @@ Fault swap_in(FaultContext& vmf) {
 
   u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
   if (vmf.old & p.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
-  const bool armed = vmf.old & _PAGE_SWP_UFFD_WP;
+  const bool armed = (vmf.old & _PAGE_SWP_UFFD_WP) && !planted(Mutant::swapin_forgets_arm);
   if (armed && p.swapin_arms_first) entry = p.pte_mkuffd_wp(entry);
   bool still_to_write = vmf.request.write;
   if (exclusive) {
@@ -105,6 +106,7 @@ bool can_reuse_anon(Machine& machine, Pfn pfn) {
   if (!page || !page->anon() || (page->flags & PG_ksm)) return false;
   if (machine.pages.anon_exclusive(pfn)) return true;
   // v5.12 counts the swap cache as another user; later kernels try to drop it first.
+  if (planted(Mutant::reuse_of_shared)) return true;
   const bool alone = machine.profile.anon_exclusive
                          ? page->mapcount == 1 && machine.free_swap(pfn)
                          : page->mapcount == 1 && !(page->flags & PG_swapcache);
@@ -114,7 +116,7 @@ bool can_reuse_anon(Machine& machine, Pfn pfn) {
 Fault do_wp_page(FaultContext& vmf) {
   Machine& machine = *vmf.mm.machine;
   u64 old = vmf.old;
-  if (vmf.vma.uffd_wp() && (old & _PAGE_UFFD_WP)) {
+  if (vmf.vma.uffd_wp() && (old & _PAGE_UFFD_WP) && !planted(Mutant::fault_ignores_uffd)) {
     if (!(machine.uffd_features(vmf.vma.uffd) & UFFD_FEATURE_WP_ASYNC))
       return vmf.mm.handle_userfault(vmf.vma, vmf.request, VM_UFFD_WP);
     old &= ~_PAGE_UFFD_WP;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
@@ -21,13 +22,16 @@ struct EntryCopy {
     u64 entry = *source;
     if (!(entry & _PAGE_SPECIAL)) {
       if (Page* page = machine.pages.find(pte_pfn(entry))) {
-        machine.pages.set_anon_exclusive(pte_pfn(entry), false);
+        if (!planted(Mutant::fork_leaves_exclusive))
+          machine.pages.set_anon_exclusive(pte_pfn(entry), false);
         ++page->mapcount;
       }
     }
-    if (parent.cow() && (entry & _PAGE_RW)) *source = entry = p.pte_wrprotect(entry);
+    const bool protects = parent.cow() && !planted(Mutant::fork_leaves_rw);
+    if (protects && (entry & _PAGE_RW)) *source = entry = p.pte_wrprotect(entry);
     if (parent.shared()) entry = p.pte_mkclean(entry);
     entry &= ~_PAGE_ACCESSED;
+    if (planted(Mutant::fork_keeps_uffd)) return entry;
     return child.uffd_wp() ? entry : entry & ~_PAGE_UFFD_WP;
   }
 
@@ -51,7 +55,8 @@ struct EntryCopy {
     } else if (kind == SwpKind::device_private_write && parent.cow()) {
       *source = swp_with_type(*source, unsigned(p.swp_type_of(SwpKind::device_private_read)));
     }
-    return child.uffd_wp() ? *source : *source & ~_PAGE_SWP_UFFD_WP;
+    const bool keeps = child.uffd_wp() && !planted(Mutant::fork_loses_swap_arm);
+    return keeps ? *source : *source & ~_PAGE_SWP_UFFD_WP;
   }
 
   [[nodiscard]] u64 operator()(u64* source) const {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
@@ -107,7 +108,7 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     }
     u64* const target = tables.writable(to_addr, PTE_LEVEL, nr);
     u64* const entry = tables.writable(from_addr, PTE_LEVEL, nr);
-    for (u64 i = 0; i < nr; ++i) {
+    for (u64 i = 0; i < nr - planted(Mutant::mremap_leaves_one); ++i) {
       if (pte_none(entry[i])) continue;
       target[i] = moved_entry(p, entry[i], clear_uffd);
       entry[i] = 0;
@@ -123,7 +124,8 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   const Profile& p = profile();
   const UffdContext* ctx = source.uffd == NO_UFFD ? nullptr : &machine->uffds[u64(source.uffd)];
   const bool follows = ctx && (ctx->features & UFFD_FEATURE_EVENT_REMAP);
-  const bool clear_uffd = p.mremap_clears_uffd && ctx && !follows;
+  const bool clear_uffd =
+      p.mremap_clears_uffd && ctx && !follows && !planted(Mutant::mremap_keeps_uffd);
 
   Vma moved = source;
   moved.start = move.to;

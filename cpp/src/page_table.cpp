@@ -1,4 +1,5 @@
 #include "ptwalk/page_table.hpp"
+#include "ptwalk/mutants.hpp"
 
 #include <algorithm>
 
@@ -103,7 +104,8 @@ u64* PageTable::own(u64* entry) {
   const Pfn pfn = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
   if (!frames_->owns(pfn)) return nullptr;
   const FrameInfo info = frames_->info(pfn);
-  if (info.uniform == Uniform::no) return frames_->table(pfn);
+  if (info.uniform == Uniform::no || planted(Mutant::shared_written_in_place))
+    return frames_->table(pfn);
   const Pfn copy = frames_->alloc_beyond_limit(info.level);
   std::copy_n(frames_->table(pfn), PTRS_PER_TABLE, frames_->table(copy));
   shared_->take_all(info.uniform, info.level);
@@ -213,8 +215,9 @@ void PageTable::share_if_uniform(u64* entry) {
       info.level == PTE_LEVEL ? shared_->uniform_of(*table) : uniform_below(*table);
   if (uniform == Uniform::no || *table != shared_->entry_of(uniform, info.level)) return;
   // The middle first: most tables that begin alike differ there.
-  if (table[PTRS_PER_TABLE / 2] != *table || table[PTRS_PER_TABLE - 1] != *table) return;
-  if (!std::equal(table + 1, table + PTRS_PER_TABLE, table)) return;
+  const unsigned last = PTRS_PER_TABLE - 1 - planted(Mutant::shared_though_last_differs);
+  if (table[PTRS_PER_TABLE / 2] != *table || table[last] != *table) return;
+  if (!std::equal(table + 1, table + last + 1, table)) return;
   shared_->drop_all(uniform, info.level);
   frames_->free(pfn);
   store(entry, (shared_->take(uniform, info.level) << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK));

@@ -2,13 +2,17 @@
 // Models the head of mm/mprotect.c:change_pte_range and the predicates that it calls.
 #include "ptwalk/plan.hpp"
 
+#include "ptwalk/mutants.hpp"
 #include "ptwalk/userfaultfd.hpp"
 
 namespace ptwalk {
 namespace {
 
 Modify modify_rule(const Profile& profile, u64 newprot, Level level) {
-  const u64 keep = profile.modify_mask(level);
+  u64 keep = profile.modify_mask(level);
+  if (planted(Mutant::uffd_lost_by_mprotect)) keep &= ~_PAGE_UFFD_WP;
+  if (planted(Mutant::dirty_lost)) keep &= ~profile.dirty_bits();
+  if (planted(Mutant::pfn_not_inverted)) return {keep, newprot & ~keep, 0};
   return {keep, newprot & ~keep, pfn_mask(level)};
 }
 
@@ -27,10 +31,10 @@ Upgrade can_change_writable(const Profile& profile, const Vma& vma) {
   const bool always_dirty = profile.upgrade == UpgradeRule::dirty_or_exclusive_dirty;
   rule.huge = profile.huge_upgrade;
   rule.not_protnone = true;
-  rule.needs_exclusive = !vma.shared();
+  rule.needs_exclusive = !vma.shared() && !planted(Mutant::upgrade_of_shared);
   rule.dirty = vma.shared() || always_dirty ? profile.dirty_bits() : 0;
   rule.soft_dirty = (vma.flags & VM_SOFTDIRTY) ? 0 : profile.soft_dirty_bit();
-  rule.none_of = vma.uffd_wp() ? _PAGE_UFFD_WP : 0;
+  rule.none_of = vma.uffd_wp() && !planted(Mutant::upgrade_of_armed) ? _PAGE_UFFD_WP : 0;
   return rule;
 }
 
@@ -93,10 +97,12 @@ void compile_uffd(const Profile& profile, const Vma& vma, u32 cp_flags, u64 feat
   if (profile.marker_format == MarkerFormat::special_pte)
     plan.special_marker = Profile::SPECIAL_PTE;
   plan.marker_stays = profile.marker_mask & ~PTE_MARKER_UFFD_WP;
+  if (planted(Mutant::every_marker_dropped)) plan.marker_stays = 0;
   if (cp_flags & MM_CP_UFFD_WP) {
-    plan.clear = _PAGE_RW;
+    plan.clear = planted(Mutant::rw_left_on) ? 0 : _PAGE_RW;
+    plan.carry = planted(Mutant::rw_left_on) ? _PAGE_RW : plan.carry;
     plan.set = _PAGE_UFFD_WP;
-    plan.swp_set = _PAGE_SWP_UFFD_WP;
+    plan.swp_set = planted(Mutant::swap_not_armed) ? 0 : _PAGE_SWP_UFFD_WP;
     plan.counts_none = true;
     plan.splits_file_pmd = profile.wp_splits_file_pmd && !vma.anonymous();
     if (wp_use_markers(profile, vma, features)) {
@@ -104,15 +110,18 @@ void compile_uffd(const Profile& profile, const Vma& vma, u32 cp_flags, u64 feat
       plan.populate = profile.populate;
     }
   } else if (cp_flags & MM_CP_UFFD_WP_RESOLVE) {
-    plan.clear = _PAGE_UFFD_WP;
-    plan.swp_clear = _PAGE_SWP_UFFD_WP;
+    plan.clear = planted(Mutant::uffd_left_on) ? 0 : _PAGE_UFFD_WP;
+    plan.swp_clear = planted(Mutant::swap_not_resolved) ? 0 : _PAGE_SWP_UFFD_WP;
     plan.drops_marker = !(profile.marker_resolve_needs_file && vma.anonymous());
+    if (planted(Mutant::marker_not_dropped)) plan.drops_marker = false;
   }
 }
 
 }  // namespace
 
 bool wp_use_markers(const Profile& profile, const Vma& vma, u64 uffd_features) {
+  if (planted(Mutant::marker_in_anonymous) && vma.anonymous() && profile.marker_mask) return true;
+  if (planted(Mutant::marker_not_in_files) && !vma.anonymous()) return false;
   switch (profile.marker_vmas) {
     case MarkerVmas::none: return false;
     case MarkerVmas::file_backed: return !vma.anonymous();

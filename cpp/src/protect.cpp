@@ -12,6 +12,7 @@
 #include "ptwalk/address_space.hpp"
 #include "ptwalk/huge.hpp"
 #include "ptwalk/kernels.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
@@ -83,6 +84,7 @@ class Walk {
 
   bool prepare(u64* entry, Level level);
   bool populates(Level level) const {
+    if (planted(Mutant::populate_at_pmd_only) && level != PMD_LEVEL) return false;
     return plan_.populate == Populate::every_level ||
            (plan_.populate == Populate::pmd_only && level == PMD_LEVEL);
   }
@@ -95,6 +97,7 @@ class Walk {
     return next - addr != level_size(level) || plan_.splits_file_pmd;
   }
   void count_skipped(u64 addr, u64 next) {
+    if (planted(Mutant::skipped_not_counted)) return;
     if (plan_.counts_none) result_.none_skipped += (next - addr) >> PAGE_SHIFT;
   }
 
@@ -114,6 +117,7 @@ class Walk {
 /// (change_protection_prepare in the series; change_pmd_prepare and change_prepare, v6.18)
 bool Walk::prepare(u64* entry, Level level) {
   if (!populates(level) || tables_.kind(*entry, level) != EntryKind::none) return true;
+  if (planted(Mutant::populate_missing)) return true;
   if (tables_.populate(entry, level)) {
     ++result_.tables_allocated;
     return true;
@@ -168,6 +172,7 @@ bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
   if (level > SharedTables::TOP_LEVEL + 1) return false;
   const bool none = tables_.kind(*entry, level) == EntryKind::none;
   if (none && (!populates(level) || tables_.may_fail())) return false;
+  if (none && planted(Mutant::populate_missing)) return false;
   const Uniform uniform = none ? Uniform::none : tables_.uniform_below(*entry);
   if (uniform == Uniform::no || (!none && tables_.kind(*entry, level) != EntryKind::table))
     return false;
@@ -180,6 +185,7 @@ bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
     result_.tables_allocated += tables_in(level - 1);
   }
   start_notifiers(level, range);
+  if (planted(Mutant::shared_not_accounted)) return true;
   account(change.counts, tables);
   pages += i64(change.counts.pages * tables);
   return true;
@@ -312,7 +318,9 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
     if (kind == EntryKind::none) count_skipped(addr, next);
     return 0;
   }
-  const std::span ptes(&table[level_index(addr, PTE_LEVEL)], (next - addr) >> PAGE_SHIFT);
+  const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
+  const std::span ptes(&table[level_index(addr, PTE_LEVEL)],
+                       ((next - addr) >> PAGE_SHIFT) - u64(short_one));
   tables_.frames().will_store(ptes.data(), ptes.size());
   LeafJob job{pmd, ptes, addr};
   if (defers_) {
@@ -321,6 +329,7 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
     return 0;
   }
   job.counts = kernel_(plan_, ptes, huge_.machine.pages);
+  if (planted(Mutant::present_counted_twice)) job.counts.pages += job.counts.present;
   finish(job);
   return job.counts.pages;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
@@ -33,7 +34,7 @@ bool maps(u64 pte, Pfn pfn) {
 /// Soft-dirty and uffd-wp bits of a present entry, in the swap format.
 u64 carried_bits(const Profile& p, u64 pte) {
   return (pte & p.soft_dirty_bit() ? p.swp_soft_dirty_bit() : 0) |
-         (pte & _PAGE_UFFD_WP ? _PAGE_SWP_UFFD_WP : 0);
+         (pte & _PAGE_UFFD_WP && !planted(Mutant::reclaim_forgets_arm) ? _PAGE_SWP_UFFD_WP : 0);
 }
 
 SwpKind migration_kind(const Profile& p, u64 pte, bool exclusive) {
@@ -58,7 +59,7 @@ void Machine::reclaim_page(Pfn pfn) {
     const u64 old = *pte;
     if (!maps(old, pfn)) return;
     *pte = 0;
-    mm.install_uffd_wp_if_needed(vma, pte, old);
+    if (!planted(Mutant::reclaim_forgets_marker)) mm.install_uffd_wp_if_needed(vma, pte, old);
     --page.mapcount;
     if (slot == NO_SLOT) return;
     *pte = make_swp_pte(0, slot) | carried_bits(profile, old) |
@@ -124,6 +125,7 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
     } else if (armed) {
       // Before the fix of November 2022 RW stayed on, and the protection was lost.
       entry = profile.migration_wrprotects ? profile.pte_mkuffd_wp(entry) : entry | _PAGE_UFFD_WP;
+      if (planted(Mutant::migration_gives_rw) && (vma.flags & VM_WRITE)) entry |= _PAGE_RW;
     }
     *pte = entry;
   });

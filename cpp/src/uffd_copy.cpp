@@ -5,6 +5,7 @@
 
 #include "ptwalk/address_space.hpp"
 #include "ptwalk/fault.hpp"
+#include "ptwalk/mutants.hpp"
 #include "ptwalk/uffd_checks.hpp"
 
 namespace ptwalk {
@@ -46,7 +47,8 @@ Error install(const Slot& s, Pfn pfn, bool page_in_cache) {
   u64 entry = pfn_pte(pfn, s.vma.page_prot);
   if (may_write || !p.copy_ignores_wp_readonly || !s.vma.shared()) entry = p.pte_mkdirty(entry);
   if (may_write && !(page_in_cache && !s.vma.shared())) entry = p.pte_mkwrite(entry);
-  if (s.request.wp && (may_write || !p.copy_ignores_wp_readonly)) entry = p.pte_mkuffd_wp(entry);
+  const bool arms = s.request.wp && !planted(Mutant::copy_forgets_wp);
+  if (arms && (may_write || !p.copy_ignores_wp_readonly)) entry = p.pte_mkuffd_wp(entry);
   *s.pte = entry;
   return {};
 }

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "ptwalk/address_space.hpp"
+#include "ptwalk/mutants.hpp"
 #include "ptwalk/uffd_checks.hpp"
 
 namespace ptwalk {
@@ -46,7 +47,7 @@ Error move_present(const PageMove& m, u64* from, u64* to) {
   PagePool& pool = m.mm.machine->pages;
   Page* page = pool.find(pte_pfn(old));
   if (!page || !pool.anon_exclusive(pte_pfn(old))) return {Cause::entry_busy, CALL, m.src};
-  page->index = m.dst_vma.index_of(m.dst);
+  if (!planted(Mutant::move_keeps_index)) page->index = m.dst_vma.index_of(m.dst);
   u64 entry = pfn_pte(pte_pfn(old), m.dst_vma.page_prot);
   if (p.pte_dirty(old)) entry = p.pte_mkdirty(entry);
   *to = p.pte_mkwrite(entry);

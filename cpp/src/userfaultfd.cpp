@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
+#include "ptwalk/mutants.hpp"
 #include "ptwalk/uffd_checks.hpp"
 
 namespace ptwalk {
@@ -182,7 +183,8 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
 
 void AddressSpace::clear_uffd(u64 start, u64 end) {
   const Vma vma = *vmas.find(start);
-  if (vma.uffd_wp() && profile().unregister_resolves) (void)uffd_wp_range(vma, start, end, false);
+  if (vma.uffd_wp() && profile().unregister_resolves && !planted(Mutant::unregister_keeps_bits))
+    (void)uffd_wp_range(vma, start, end, false);
   // userfaultfd_unregister() wakes only where faults wait for a missing page.
   if (vma.flags & VM_UFFD_MISSING) wake_range(vma.uffd, start, end);
   set_uffd(start, end, NO_UFFD, 0);
@@ -259,7 +261,8 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
   };
   const Profile& p = profile();
   if ((out.error = check_context(*machine, id, call))) return out;
-  if (machine->uffds[u64(id)].mmap_changing) return fail(Cause::mmap_changing);
+  if (machine->uffds[u64(id)].mmap_changing && !planted(Mutant::changing_ignored))
+    return fail(Cause::mmap_changing);
   if ((out.error = check_range(*this, call, start, length))) return out;
   const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
   const bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
@@ -289,7 +292,7 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
     if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
     at = piece_end;
   }
-  if (!protect && !dontwake) wake_range(id, start, end);
+  if (!protect && !dontwake && !planted(Mutant::resolve_wakes_nobody)) wake_range(id, start, end);
   return out;
 }
 
@@ -325,9 +328,10 @@ AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRe
   const u64 page = align_down(request.addr, PAGE_SIZE);
   UffdMsg message{.event = UffdEvent::pagefault};
   message.address = ctx.features & UFFD_FEATURE_EXACT_ADDRESS ? request.addr : page;
-  message.flags = (request.write ? UFFD_PAGEFAULT_FLAG_WRITE : 0) |
-                  (reason == VM_UFFD_WP ? UFFD_PAGEFAULT_FLAG_WP : 0) |
-                  (reason == VM_UFFD_MINOR ? UFFD_PAGEFAULT_FLAG_MINOR : 0);
+  message.flags =
+      (request.write ? UFFD_PAGEFAULT_FLAG_WRITE : 0) |
+      (reason == VM_UFFD_WP && !planted(Mutant::message_without_wp) ? UFFD_PAGEFAULT_FLAG_WP : 0) |
+      (reason == VM_UFFD_MINOR ? UFFD_PAGEFAULT_FLAG_MINOR : 0);
   if (ctx.features & UFFD_FEATURE_THREAD_ID) message.thread = request.thread;
   pending.set({.address = page, .write = request.write, .uffd = vma.uffd, .message = message});
   send(vma.uffd, message);

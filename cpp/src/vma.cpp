@@ -1,4 +1,5 @@
 #include "ptwalk/vma.hpp"
+#include "ptwalk/mutants.hpp"
 
 #include <algorithm>
 
@@ -24,8 +25,8 @@ bool anon_vma_mergeable(const Profile& profile, const Vma& changed, const Vma& n
 }
 
 bool mergeable(const Profile& profile, const Vma& left, const Vma& right, const Vma& changed) {
-  return same_mapping(left, right, VM_STICKY) && left.uffd == right.uffd &&
-         !(left.flags & VM_SPECIAL) &&
+  const bool same_uffd = left.uffd == right.uffd || planted(Mutant::merge_across_uffds);
+  return same_mapping(left, right, VM_STICKY) && same_uffd && !(left.flags & VM_SPECIAL) &&
          anon_vma_mergeable(profile, changed, &changed == &left ? right : left);
 }
 
@@ -59,7 +60,7 @@ bool vma_wants_writenotify(const Profile& profile, const Vma& vma, u64 page_prot
   if (page_prot != vm_get_page_prot(vma.flags)) return false;
   if (profile.config.mem_soft_dirty && !(vma.flags & VM_SOFTDIRTY) && vma.kind != VmaKind::hugetlb)
     return true;
-  return profile.writenotify_uffd_wp && vma.uffd_wp();
+  return profile.writenotify_uffd_wp && vma.uffd_wp() && !planted(Mutant::writenotify_forgotten);
 }
 
 u64 vma_page_prot(const Profile& profile, const Vma& vma) {
@@ -100,7 +101,7 @@ const Vma* VmaList::first_intersecting(u64 start, u64 end) const {
 VmaList::Index VmaList::split(Index i, u64 addr) {
   will_change();
   Vma upper = vmas_[i];
-  upper.pgoff = vmas_[i].index_of(addr);
+  if (!planted(Mutant::split_forgets_offset)) upper.pgoff = vmas_[i].index_of(addr);
   upper.start = addr;
   vmas_[i].end = addr;
   vmas_.insert(vmas_.begin() + std::ptrdiff_t(i) + 1, upper);

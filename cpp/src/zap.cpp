@@ -5,6 +5,7 @@
 
 #include "ptwalk/address_space.hpp"
 #include "ptwalk/huge.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
@@ -42,6 +43,7 @@ void AddressSpace::release_present(u64 pte) {
   Page* page = machine->pages.find(pfn);
   if (!page) return;
   if (!page->anon() && profile().pte_dirty(pte)) page->flags |= PG_dirty;
+  if (planted(Mutant::zap_keeps_mapping)) return;
   machine->unmap_page(pfn);
 }
 
@@ -51,11 +53,13 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
   if (pte_none(old)) return;
   if (pte_present(old)) {
     const Page* page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
-    if (!details.even_cows && page && page->anon()) return;
+    const bool copies_stay = !details.even_cows && !planted(Mutant::zap_takes_copies);
+    if (copies_stay && page && page->anon()) return;
     *pte = 0;
     release_present(old);
   } else if (const u64 bits = p.marker_bits(old); bits & PTE_MARKER_UFFD_WP) {
     if (!vma.anonymous() && !details.drop_marker) return;
+    if (details.drop_marker && planted(Mutant::unmap_keeps_markers)) return;
     *pte = 0;
   } else if (bits & PTE_MARKER_GUARD) {
     if (details.drop_marker) *pte = 0;
@@ -67,9 +71,11 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
     if (!details.even_cows && (!page || page->anon())) return;
     if (details.skip_swap && kind == SwpKind::swap) return;
     *pte = 0;
-    if (kind == SwpKind::swap) machine->put_slot(swp_offset(old));
+    if (kind == SwpKind::swap && !planted(Mutant::zap_keeps_slot))
+      machine->put_slot(swp_offset(old));
     if (page) machine->unmap_page(swp_offset(old) & SWP_PFN_MASK);
   }
+  if (planted(Mutant::zap_takes_marker)) return;
   if (!details.drop_marker) install_uffd_wp_if_needed(vma, pte, old);
 }
 

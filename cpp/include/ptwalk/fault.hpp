@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ptwalk/address_space.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 
@@ -19,7 +20,9 @@ struct FaultContext {
   /// The slot of the entry, tables made as needed; nullptr: out of memory.
   [[nodiscard]] u64* slot() const { return mm.tables.ensure(addr, PTE_LEVEL); }
   /// vmf_orig_pte_uffd_wp(): the fault came through a marker, so the page comes in armed.
-  [[nodiscard]] bool armed() const { return profile().is_uffd_wp_marker(old); }
+  [[nodiscard]] bool armed() const {
+    return profile().is_uffd_wp_marker(old) && !planted(Mutant::fault_forgets_marker);
+  }
   /// The entry of `pfn` under the VMA's protection, dirty and writable for a store, armed if need
   /// be.
   [[nodiscard]] u64 make_entry(Pfn pfn) const;
