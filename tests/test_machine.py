@@ -179,6 +179,7 @@ def test_threads_of_one_call() -> None:
     np.testing.assert_array_equal(words[0], words[1])
     np.testing.assert_array_equal(words[0], words[2])
     assert mm.mprotect(START, GIB, "r--", threads=2).present == 512 * 512
+    assert mm.populate(START, 16 * PMD, write=False, threads=2) == 16 * 512
     assert mm.translate([START], threads=2).tolist() == mm.translate([START]).tolist()
     assert mm.machine.threads == before
     for wrong in (0, -1, "two", 1 << 20):

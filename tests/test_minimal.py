@@ -44,6 +44,50 @@ def test_import_needs_numpy_only() -> None:
     assert done.stdout == "set()\n"
 
 
+def test_import_loads_no_more_than_an_address_space_needs() -> None:
+    program = (
+        "import sys, numpy; before = set(sys.modules); import ptwalk; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "ptwalk.address_space" in loaded
+    late = {"dump", "pte", "live", "live_entries", "procfs", "pagemap", "replay", "workload"}
+    late |= {"cli", "demo", "running_kernel"}
+    assert loaded & {f"ptwalk.{name}" for name in late} == set()
+    foreign = {name.partition(".")[0] for name in loaded} - {"ptwalk"}
+    heavy = {
+        "argparse",
+        "asyncio",
+        "concurrent",
+        "ctypes",
+        "dataclasses",
+        "gzip",
+        "inspect",
+        "json",
+    }
+    heavy |= {
+        "logging",
+        "multiprocessing",
+        "numpy",
+        "pathlib",
+        "random",
+        "shutil",
+        "subprocess",
+        "tempfile",
+    }
+    assert foreign & heavy == set()
+
+
+def test_what_is_imported_late_is_found() -> None:
+    assert ptwalk.Kind is ptwalk.Kind
+    assert ptwalk.explain(0x25, profile="6.18").startswith("0x")
+    assert "Walk" in dir(ptwalk)
+    assert not hasattr(ptwalk, "walk")
+
+
 def test_public_names_exist() -> None:
     assert [name for name in ptwalk.__all__ if not hasattr(ptwalk, name)] == []
     assert "uffd-wp-v2" in ptwalk.profiles()

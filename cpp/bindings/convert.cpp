@@ -35,10 +35,11 @@ const char* level_name(Level level, int levels) {
   return level == levels ? "pgd" : LEVEL_NAMES[static_cast<std::size_t>(level)];
 }
 
-void set_error(const Error& error, const py::object& done) {
+void set_error(const Error& error, const py::object& done, const std::string& where) {
   const int number = errno_of(error.cause);
-  set_instance(number ? error_class("KernelError")(number, describe(error), done)
-                      : error_class("InvalidArgument")(describe(error)));
+  const std::string text = describe(error) + where;
+  set_instance(number ? error_class("KernelError")(number, text, done)
+                      : error_class("InvalidArgument")(text));
 }
 
 void raise_invalid(const std::string& text) {
@@ -46,8 +47,8 @@ void raise_invalid(const std::string& text) {
   throw py::error_already_set();
 }
 
-void raise(const Error& error, const py::object& done) {
-  set_error(error, done);
+void raise(const Error& error, const py::object& done, const std::string& where) {
+  set_error(error, done, where);
   throw py::error_already_set();
 }
 
@@ -62,6 +63,11 @@ std::string shown(py::handle value) {
 }
 
 u64 word(py::handle value, const char* name) {
+  if (PyLong_CheckExact(value.ptr())) {  // nearly always
+    const u64 result = PyLong_AsUnsignedLongLong(value.ptr());
+    if (result != ~0ull || !PyErr_Occurred()) return result;
+    PyErr_Clear();  // told below
+  }
   py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   if (!index) {
     PyErr_Clear();
@@ -184,8 +190,17 @@ py::tuple vma_tuple(const NamedVma& named) {
 }
 
 BoundProtectResult finish_protect(Result<ProtectResult>&& result, int levels) {
-  return finish_counted(
-      Result<BoundProtectResult>{{std::move(result.value), levels}, result.error});
+  BoundProtectResult account{std::move(result.value), levels};
+  if (!result.ok()) raise(result.error, done_or_none(result.error, py::cast(std::move(account))));
+  return account;
+}
+
+BoundProtectResult finish_ranges(Result<RangesResult>&& result, u64 nr, int levels) {
+  BoundProtectResult sum{std::move(result.value.result), levels};
+  if (result.ok()) return sum;
+  const u64 done = result.value.done;
+  raise(result.error, py::make_tuple(done, std::move(sum)),
+        " (range " + std::to_string(done) + " of " + std::to_string(nr) + ", counted from 0)");
 }
 
 }  // namespace ptwalk::bindings

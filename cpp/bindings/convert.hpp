@@ -17,6 +17,10 @@ namespace ptwalk::bindings {
 
 namespace py = pybind11;
 
+/// A packed array; an argument of this type has been made so by the Python side.
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
 /// Work on more bytes than this releases the GIL at once: below, releasing costs more than the
 /// work.
 inline constexpr u64 LONG_WORK = 4096 * PAGE_SIZE;
@@ -98,11 +102,14 @@ const char* level_name(Level level, int levels);
 /// The profile of that name with `config` applied; InvalidArgument for unknown names.
 Profile make_profile(const std::string& name, const py::dict& config);
 
-/// Sets the Python error of a cause, to be raised.
-void set_error(const Error& error, const py::object& done = py::none());
+/// Sets the Python error of a cause, to be raised; `done` is the result so far, `where` ends the
+/// text.
+void set_error(const Error& error, const py::object& done = py::none(),
+               const std::string& where = "");
 [[noreturn]] void raise_invalid(const std::string& text);
-/// Raises InvalidArgument or KernelError, as the cause says; `done` is the result so far.
-[[noreturn]] void raise(const Error& error, const py::object& done = py::none());
+/// Raises InvalidArgument or KernelError, as the cause says.
+[[noreturn]] void raise(const Error& error, const py::object& done = py::none(),
+                        const std::string& where = "");
 /// `repr(value)`, or its type where that is impossible or too long to read.
 std::string shown(py::handle value);
 
@@ -139,6 +146,9 @@ T finish_counted(Result<T>&& result) {
   return std::move(result.value);
 }
 BoundProtectResult finish_protect(Result<ProtectResult>&& result, int levels);
+/// The sum for `nr` ranges; `done` of the error is a tuple of the fields of
+/// ptwalk.ranges.RangesDone.
+BoundProtectResult finish_ranges(Result<RangesResult>&& result, u64 nr, int levels);
 
 using SpaceClass = py::class_<Space>;
 void register_results(py::module_& m);

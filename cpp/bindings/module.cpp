@@ -6,6 +6,9 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace ptwalk::bindings;
   m.doc() = "Bridge to the C++ core of ptwalk; not for direct use, import ptwalk.";
   register_checkpoint(m);
+  m.def(
+      "nop", [](ptwalk::u64, ptwalk::u64) {},
+      "Does nothing: what any call costs, the yardstick of benchmarks.");
   register_profiles(m);
   register_results(m);
   register_messages(m);

@@ -7,9 +7,6 @@ namespace ptwalk::bindings {
 
 namespace {
 
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
 /// `addrs` and `write` are contiguous and of one length: the Python side has made them so.
 py::array_t<AccessRecord> access_many(Space& s, const Array<u64>& addrs, const Array<u8>& write) {
   const std::span<const u64> from{addrs.data(), static_cast<std::size_t>(addrs.size())};

@@ -10,9 +10,6 @@ namespace ptwalk::bindings {
 namespace {
 
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
-template <class T>
 std::span<T> span_of(Array<T>& array) {
   return {array.mutable_data(), static_cast<std::size_t>(array.size())};
 }

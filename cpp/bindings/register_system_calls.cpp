@@ -45,6 +45,15 @@ BoundProtectResult mprotect(Space& s, py::handle start, py::handle length, py::h
   return finish_protect(s.call(n, t, [&] { return s.mm->mprotect(a, n, p); }), s.levels());
 }
 
+BoundProtectResult mprotect_many(Space& s, const Array<u64>& ranges, py::handle prot,
+                                 py::handle threads) {
+  const int p = static_cast<int>(word32(prot, "prot"));
+  const unsigned t = thread_count(threads);
+  const std::span<const u64> pairs{ranges.data(), static_cast<std::size_t>(ranges.size())};
+  return finish_ranges(s.call(WHOLE_SPACE, t, [&] { return s.mm->mprotect_many(pairs, p); }),
+                       pairs.size() / 2, s.levels());
+}
+
 BoundProtectResult change_protection(Space& s, py::handle start, py::handle end, py::handle newprot,
                                      py::handle cp_flags) {
   const u64 a = word(start, "start"), e = word(end, "end"), prot = word(newprot, "newprot");
@@ -94,9 +103,10 @@ AccessResult kernel_access(Space& s, py::handle addr, bool write) {
   return finish(s.call(0, [&] { return s.mm->kernel_access(a, write); }));
 }
 
-u64 populate(Space& s, py::handle start, py::handle length, bool write) {
+u64 populate(Space& s, py::handle start, py::handle length, bool write, py::handle threads) {
   const u64 a = word(start, "start"), n = word(length, "length");
-  return finish_counted(s.call(n, [&] { return s.mm->populate(a, n, write); }));
+  const unsigned t = thread_count(threads);
+  return finish_counted(s.call(n, t, [&] { return s.mm->populate(a, n, write); }));
 }
 
 std::vector<PendingFault> pending(Space& s) {
@@ -110,6 +120,7 @@ void register_system_calls(SpaceClass& space) {
       .def("mmap", mmap)
       .def("munmap", munmap)
       .def("mprotect", mprotect)
+      .def("mprotect_many", mprotect_many)
       .def("change_protection", change_protection)
       .def("mlock", mlock)
       .def("munlock", munlock)

@@ -39,6 +39,16 @@ BoundProtectResult uffd_writeprotect(Space& s, UffdId ctx, py::handle start, py:
                         s.levels());
 }
 
+BoundProtectResult uffd_writeprotect_many(Space& s, UffdId ctx, const Array<u64>& ranges,
+                                          py::handle mode, py::handle threads) {
+  const u64 m = word(mode, "mode");
+  const unsigned t = thread_count(threads);
+  const std::span<const u64> pairs{ranges.data(), static_cast<std::size_t>(ranges.size())};
+  return finish_ranges(
+      s.call(WHOLE_SPACE, t, [&] { return s.mm->uffd_writeprotect_many(ctx, pairs, m); }),
+      pairs.size() / 2, s.levels());
+}
+
 void uffd_wake(Space& s, UffdId ctx, py::handle start, py::handle length) {
   const u64 a = word(start, "start"), n = word(length, "length");
   finish(s.call(0, [&] { return s.mm->uffd_wake(ctx, a, n); }));
@@ -106,6 +116,7 @@ void register_userfaultfd(SpaceClass& space) {
       .def("uffd_register", uffd_register)
       .def("uffd_unregister", uffd_unregister)
       .def("uffd_writeprotect", uffd_writeprotect)
+      .def("uffd_writeprotect_many", uffd_writeprotect_many)
       .def("uffd_wake", uffd_wake)
       .def("uffd_copy", uffd_fill<&AddressSpace::uffd_copy>)
       .def("uffd_zeropage", uffd_fill<&AddressSpace::uffd_zeropage>)

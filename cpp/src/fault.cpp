@@ -25,6 +25,9 @@ bool cpu_access(PageTable& tables, u64 addr, bool write) {
   return true;
 }
 
+/// The bits of an entry that allows an access of the kernel's. (follow_page_pte, mm/gup.c, v6.18)
+constexpr u64 present_for(bool write) { return _PAGE_PRESENT | (write ? _PAGE_RW : 0); }
+
 bool is_huge_leaf(const PageTable& tables, u64 addr) {
   const WalkEnd at = tables.walk(addr);
   return at.level > PTE_LEVEL && tables.kind(*at.entry, at.level) == EntryKind::leaf;
@@ -169,6 +172,23 @@ Result<AccessResult> AddressSpace::kernel_access(u64 addr, bool write) {
   return out;
 }
 
+u64 AddressSpace::fault_in_neighbours(const Vma& vma, u64 addr, u64 end, const FaultIn& how) {
+  constexpr u64 WAITS = VM_UFFD_MISSING | VM_UFFD_MINOR;
+  const u64* const ptes = tables.find(addr, PTE_LEVEL);
+  const u64 need = present_for(how.write);
+  const u64 table_end = align_down(addr, PMD_SIZE) + PMD_SIZE;
+  const u64 nr = (std::min({end, vma.end, table_end}) - addr) >> PAGE_SHIFT;
+  u64 done = 0;
+  for (; done < nr; ++done) {
+    if ((ptes[done] & need) == need) continue;
+    if (!pte_none(ptes[done]) || (vma.flags & WAITS)) break;
+    const u64 at = addr + (done << PAGE_SHIFT);
+    FaultContext vmf{*this, vma, {at, how.write, true, how.nowait}, at, 0};
+    if (handle_pte_fault(vmf) != Fault::done || (ptes[done] & need) != need) break;
+  }
+  return done;
+}
+
 Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const FaultIn& how) {
   u64 done = 0;
   const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
@@ -176,8 +196,8 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
   };
   const u64 access = how.write ? VM_WRITE : VM_READ;
   const u64 allowed = how.force ? access << 4 : access;
-  const u64 need = _PAGE_PRESENT | (how.write ? _PAGE_RW : 0);
-  for (u64 addr = start; addr < end; addr += PAGE_SIZE, ++done) {
+  const u64 need = present_for(how.write);
+  for (u64 addr = start; addr < end; addr = start + (done << PAGE_SHIFT)) {
     const Vma* vma = vmas.find(addr);
     if (!vma) return fail(Cause::hole, addr);
     if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, addr))
@@ -197,6 +217,10 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
       return fail(fault == Fault::hwpoison ? Cause::page_poisoned : Cause::page_fault_failed, addr,
                   u64(signal.signo), u64(signal.code));
     }
+    ++done;
+    const u64 next = addr + PAGE_SIZE;
+    if (next < std::min(end, vma->end) && !is_aligned(next, PMD_SIZE))
+      done += fault_in_neighbours(*vma, next, end, how);
   }
   return {done, {}};
 }

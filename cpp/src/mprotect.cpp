@@ -67,7 +67,7 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
     const Vma changed = vma;
     auto step = ptwalk::change_protection(*this, changed, {at, piece_end}, changed.page_prot,
                                           upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0);
-    out.value.add(step.value);
+    out.value.add(std::move(step.value));
     if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
     if (becomes_writable) (void)populate_locked(at, piece_end, true);
     at = piece_end;
@@ -98,7 +98,7 @@ Result<ProtectResult> AddressSpace::change_protection(u64 start, u64 end, u64 ne
     const Vma& vma = *vmas.find(at);
     const u64 piece_end = std::min(vma.end, end);
     auto step = ptwalk::change_protection(*this, vma, {at, piece_end}, newprot, cp_flags);
-    out.value.add(step.value);
+    out.value.add(std::move(step.value));
     if (!step.ok()) return {std::move(out.value), step.error};
     at = piece_end;
   }

@@ -368,7 +368,7 @@ Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range 
                                         u32 cp_flags) {
   Result<ProtectResult> done;
   const u64 features = mm.machine->uffd_features(vma.uffd);
-  const LeafPlan plan = compile_plan(mm.profile(), vma, newprot, cp_flags, features, mm.users);
+  const LeafPlan& plan = mm.machine->plans.get(vma, newprot, cp_flags, features, mm.users);
   const i64 pages = Walk(mm, vma, plan, done.value).change_range(range);
   if (pages < 0) {
     done.error = {Cause::table_alloc_failed, "change_protection", range.start, range.end};
@@ -379,7 +379,7 @@ Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range 
   return done;
 }
 
-void ProtectResult::add(const ProtectResult& later) {
+void ProtectResult::add(ProtectResult later) {
   static constexpr u64 ProtectResult::* SUMS[] = {
       &ProtectResult::pages,
       &ProtectResult::none_to_marker,
@@ -397,8 +397,11 @@ void ProtectResult::add(const ProtectResult& later) {
   for (u64 ProtectResult::* sum : SUMS) this->*sum += later.*sum;
   rss_file += later.rss_file;
   if (!later.flush.empty()) gather_flush(*this, later.flush.start, later.flush.end);
-  const auto append = [](auto& list, const auto& more) {
-    list.insert(list.end(), more.begin(), more.end());
+  const auto append = [](auto& list, auto& more) {
+    if (list.empty())
+      list = std::move(more);
+    else
+      list.insert(list.end(), more.begin(), more.end());
   };
   append(pmd_flush, later.pmd_flush);
   append(notifier, later.notifier);

@@ -288,7 +288,7 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
     at = std::max(at, vma->start);
     const u64 piece_end = std::min(vma->end, end);
     auto step = uffd_wp_range(*vma, at, piece_end, protect);
-    out.value.add(step.value);
+    out.value.add(std::move(step.value));
     if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
     at = piece_end;
   }

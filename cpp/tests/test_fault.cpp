@@ -1,6 +1,9 @@
 // One access: what the CPU does alone, which signal ends it, and what waits, fails or is retried.
 #include "ptwalk/fault.hpp"
 
+#include <random>
+#include <tuple>
+
 #include "ptwalk/madvise.hpp"
 #include "space.hpp"
 
@@ -10,6 +13,36 @@ namespace {
 
 constexpr u64 RW_DIRTY = present(_PAGE_RW | _PAGE_DIRTY);
 constexpr int SIGBUS_NO = 7, SIGSEGV_NO = 11;
+
+/// Ranges of every backing with some pages touched, armed, swapped out or waited for; the same seed
+/// gives the same.
+struct Assorted : Space {
+  Assorted(std::string_view profile, u64 seed) : Space(profile) {
+    std::mt19937_64 random(seed);
+    starts = {anon(PAGES), shmem(PAGES), private_shmem(PAGES), regular(PAGES)};
+    machine->file_truncate(file, pages(PAGES - 8));
+    for (std::size_t i = 0; i < starts.size(); ++i) {
+      const auto page = [&] { return starts[i] + pages(random() % PAGES); };
+      const bool armed = random() % 2 && i < 2;
+      const UffdId id = armed ? watch(starts[i], PAGES, MODE_WP) : NO_UFFD;
+      for (int n = 0; n < 20; ++n) (void)mm->access(page(), random() % 2);
+      for (int n = 0; armed && n < 5; ++n) protect(id, page(), 1);
+      for (int n = 0; n < 5; ++n) (void)mm->reclaim(page(), PAGE_SIZE);
+      if (random() % 4 == 0) (void)mm->madvise(page(), PAGE_SIZE, MADV_GUARD_INSTALL_);
+      if (random() % 4 == 0) (void)mm->mprotect(page(), PAGE_SIZE, PROT_READ_);
+    }
+  }
+  static constexpr u64 PAGES = 1200;  // over three PTE tables
+  std::vector<u64> starts;
+};
+
+/// The entry and all facts of the page that it maps.
+std::tuple<u64, u64, u64, u32, u16> facts(Space& s, u64 addr) {
+  const u64 pte = s.pte(addr);
+  const Page* found = pte_present(pte) ? s.machine->pages.find(pte_pfn(pte)) : nullptr;
+  if (!found) return {pte, 0, 0, 0, 0};
+  return {pte, found->serial, found->index, found->mapcount, s.machine->pages.flags(pte_pfn(pte))};
+}
 
 }  // namespace
 
@@ -128,6 +161,32 @@ TEST_CASE("no memory for a table ends in SIGKILL; the next access finds some") {
   s.mm->tables.fail_alloc(1);
   check_signal(s.write(addr), 9, 0);
   CHECK(s.write(addr).outcome == Outcome::done);
+}
+
+TEST_CASE("to populate a range is to populate its pages one after another") {
+  for (u64 seed = 0; seed < 48; ++seed) {
+    const std::string_view profile = seed % 2 ? "6.18" : "uffd-wp-v2";
+    const bool write = seed & 2;
+    CAPTURE(seed);
+    Assorted whole(profile, seed), single(profile, seed);
+    for (std::size_t i = 0; i < whole.starts.size(); ++i) {
+      const u64 start = whole.starts[i];
+      CAPTURE(i);
+      const auto done = whole.mm->populate(start, pages(Assorted::PAGES), write);
+      u64 nr = 0;
+      Error error;
+      for (; !error && nr < Assorted::PAGES; nr += !error)
+        error = single.mm->populate(start + pages(nr), PAGE_SIZE, write).error;
+      CHECK(done.value == nr);
+      CHECK(done.error.cause == error.cause);
+      CHECK(done.error.a == error.a);
+      for (u64 page = 0; page < Assorted::PAGES; ++page)
+        REQUIRE(facts(whole, start + pages(page)) == facts(single, start + pages(page)));
+    }
+    CHECK(whole.mm->tables.nr_tables() == single.mm->tables.nr_tables());
+    CHECK(whole.machine->frames.in_use() == single.machine->frames.in_use());
+    CHECK(whole.machine->pages.in_use() == single.machine->pages.in_use());
+  }
 }
 
 TEST_CASE("populate: pages until the first that cannot be") {

@@ -5,8 +5,8 @@ system calls on them and numpy views of the entries. Which kernel's rules apply 
 """
 
 from importlib import import_module as _import_module
-from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from ._core import (
     AccessResult,
@@ -17,9 +17,6 @@ from ._core import (
 )
 from .address_space import (
     AddressSpace,
-)
-from .dump import (
-    Walk,
 )
 from .errors import (
     InvalidArgument,
@@ -162,11 +159,6 @@ from .pages import (
     Migration,
     Outcome,
 )
-from .pte import (
-    Kind,
-    decode,
-    explain,
-)
 from .queries import (
     ScanResult,
     Stats,
@@ -183,7 +175,9 @@ from .vma import (
 __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
-    from . import fuzz, live, replay
+    from . import fuzz, live, replay, workload
+    from .dump import Walk
+    from .pte import Kind, decode, explain
 
 __all__ = [
     "MADV_COLD",
@@ -341,8 +335,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _ModuleType:
-    """Import a module of the package when it is first asked for."""
-    if name in ("fuzz", "live", "replay", "workload"):
+# What an address space can do without is imported when it is first asked for.
+_MODULES = ("fuzz", "live", "replay", "workload")
+_HOMES = {"Kind": "pte", "Walk": "dump", "decode": "pte", "explain": "pte"}
+
+
+def __getattr__(name: str) -> _Any:
+    """Import a module of the package, or what it defines, when it is first asked for."""
+    if name in _MODULES:
         return _import_module(f".{name}", __name__)
+    if name in _HOMES:
+        found = getattr(_import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return all names, those that are imported late among them."""
+    return sorted({*globals(), *__all__})

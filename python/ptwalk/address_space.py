@@ -7,18 +7,22 @@ system_calls.py, reading in queries.py, many pages at once in pages.py, raw stor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from . import _core, pte
-from .dump import Walk, ptdump
+from . import _core
 from .errors import InvalidArgument
 from .machine import Checkpoint, Machine
 from .pages import Pages
 from .queries import Queries
 from .raw import RawStores
 from .system_calls import SystemCalls
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .dump import Walk
+    from .pte import U64
 
 
 class AddressSpace(SystemCalls, Pages, Queries, RawStores):
@@ -128,14 +132,20 @@ class AddressSpace(SystemCalls, Pages, Queries, RawStores):
         InvalidArgument
             For an address beyond user space.
         """
+        from .dump import Walk
+
         return Walk(self, addr)
 
-    def decode(self, ptes: pte.U64, *, level: str | int = "pte") -> npt.NDArray[np.void]:
+    def decode(self, ptes: U64, *, level: str | int = "pte") -> npt.NDArray[np.void]:
         """Say what entries mean under this profile; see `ptwalk.decode`."""
-        return pte.decode(ptes, profile=self.profile, level=level, config=self.config)
+        from .pte import decode
+
+        return decode(ptes, profile=self.profile, level=level, config=self.config)
 
     def ptdump(self, start: int, length: int) -> str:
         """Return a listing of the entries of a range; see `ptwalk.dump.ptdump`."""
+        from .dump import ptdump
+
         return ptdump(self, start, length)
 
     def __repr__(self) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
 from . import _core
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from .machine import Machine
 
 

@@ -214,8 +214,11 @@ def parse(names: type[enum.IntEnum] | type[enum.IntFlag], value: int | str, argu
         if member is None:
             known = ", ".join(member.lower() for member in names.__members__)
             raise InvalidArgument(f"{argument} {name!r} is not known; use {known}, joined by '|'")
-        word |= member
+        word |= member.value  # flags themselves join slowly
     return word
+
+
+_PROT_LETTERS = {"r": 1, "w": 2, "x": 4, "-": 0}  # Prot as ints, which join faster
 
 
 def parse_prot(value: int | str) -> int:
@@ -228,12 +231,12 @@ def parse_prot(value: int | str) -> int:
     """
     if not isinstance(value, str):
         return _word(value, "prot")
-    letters = {"r": Prot.READ, "w": Prot.WRITE, "x": Prot.EXEC, "-": Prot.NONE}
     word = 0
     for letter in value:
-        if letter not in letters:
+        bit = _PROT_LETTERS.get(letter)
+        if bit is None:
             raise InvalidArgument(f"prot {value!r} has the letter {letter!r}; use r, w, x and -")
-        word |= letters[letter]
+        word |= bit
     return word
 
 

@@ -7,13 +7,15 @@ space of the machine, as the kernel's reverse map does.
 from __future__ import annotations
 
 import enum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from .errors import InvalidArgument
 from .space import Space
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Outcome(enum.IntEnum):

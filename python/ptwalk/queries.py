@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _core
 from .errors import InvalidArgument, KernelError
@@ -21,14 +19,16 @@ from .space import Space
 from .vma import Vma, vma_from_core
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from ._core import PendingFault
 
-U64 = npt.NDArray[np.uint64]
+    U64 = npt.NDArray[np.uint64]
+
 _MARKER_GUARD = 4  # PTE_MARKER_GUARD
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """Sizes of an address space and its machine.
 
     Attributes
@@ -52,8 +52,7 @@ class Stats:
     pending: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScanResult:
+class ScanResult(NamedTuple):
     """What PAGEMAP_SCAN found.
 
     Attributes

@@ -6,14 +6,19 @@ reach by itself. Leaf words are never judged; a table pointer must name a table 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from .errors import InvalidArgument
 from .files import File
 from .flags import Vm, parse
-from .pte import U64
 from .space import Space
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from .pte import U64
 
 _TABLE = 0x67  # _PAGE_TABLE: P RW US A D
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .errors import InvalidArgument, KernelError
 from .files import File
 from .flags import Madv, Map, MmCp, Mremap, parse, parse_prot
+from .ranges import RangesDone, packed
 from .space import Space
 from .uffd_features import feature_word, refused_features
 from .userfaultfd import Userfaultfd
 from .vma import Vma, part_of, vma_from_core
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ._core import AccessResult, ProtectResult
 
 
@@ -138,6 +142,48 @@ class SystemCalls(Space):
             EINVAL, ENOMEM for a hole, EACCES; `done` is what was changed before it.
         """
         return self._core.mprotect(start, length, parse_prot(prot), threads)
+
+    def mprotect_many(
+        self,
+        ranges: Iterable[tuple[int, int]] | npt.NDArray[np.integer[Any]],
+        prot: int | str,
+        *,
+        threads: int | None = None,
+    ) -> ProtectResult:
+        """Change the protection of many ranges, each as one `mprotect` would, in order.
+
+        *Models* mm/mprotect.c:do_mprotect_pkey (v6.18), once a range.
+
+        Parameters
+        ----------
+        ranges : iterable of (int, int), or ndarray of integers, shape (n, 2)
+            Start and length of each in bytes; lengths are rounded up to pages.
+        prot : int or str
+            PROT_* bits or letters such as "r--", for all of them.
+        threads : int, optional
+            How many threads may work on it; default `Machine.threads`. Results do not depend on it.
+
+        Returns
+        -------
+        ProtectResult
+            The sum of what happened; `flush` spans all flushes.
+
+        Raises
+        ------
+        InvalidArgument
+            For another dtype or shape, or negative numbers.
+        KernelError
+            As `mprotect`, for the first range that fails; `done` is a `ptwalk.ranges.RangesDone`.
+
+        Notes
+        -----
+        The GIL is released.
+        """
+        try:
+            return self._core.mprotect_many(packed(ranges), parse_prot(prot), threads)
+        except KernelError as error:
+            error.done = RangesDone(*error.done)
+            raise
 
     def change_protection(
         self, start: int, end: int, newprot: int, cp_flags: int | str = 0
@@ -362,7 +408,7 @@ class SystemCalls(Space):
         """
         return self._core.kernel_access(addr, write)
 
-    def populate(self, start: int, length: int, *, write: bool) -> int:
+    def populate(self, start: int, length: int, *, write: bool, threads: int | None = None) -> int:
         """Make pages present as touching each of them would.
 
         *Models* mm/gup.c:populate_vma_page_range (v6.18), page by page.
@@ -373,6 +419,9 @@ class SystemCalls(Space):
             Range in bytes.
         write : bool
             Whether the touches are stores.
+        threads : int, optional
+            How many threads may work on it; so far one does, since frames are handed out in the
+            order of addresses.
 
         Returns
         -------
@@ -384,4 +433,4 @@ class SystemCalls(Space):
         KernelError
             Where a page cannot be made present; `done` is the number of pages before it.
         """
-        return self._core.populate(start, length, write)
+        return self._core.populate(start, length, write, threads)

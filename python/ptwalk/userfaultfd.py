@@ -7,14 +7,19 @@ until it is woken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, Self, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from ._core import UffdMsg
-from .errors import InvalidArgument
+from .errors import InvalidArgument, KernelError
 from .flags import UffdFeature, UffdRegisterMode, parse
+from .ranges import RangesDone, packed
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    import numpy as np
+    import numpy.typing as npt
 
     from ._core import ProtectResult
     from .space import Space
@@ -40,6 +45,9 @@ class _GoneSpace:
         self._number = number
 
     def __getattr__(self, name: str) -> NoReturn:
+        self.refuse()
+
+    def refuse(self, *_: object) -> NoReturn:
         raise InvalidArgument(
             f"userfaultfd {self._number} is gone: it was made after the checkpoint that was "
             "restored; open another"
@@ -73,11 +81,13 @@ class Userfaultfd:
         mm._core.uffd_check(number)
         self._mm = mm
         self._number = number
+        self._writeprotect = mm._core.uffd_writeprotect  # looked up once: it is called most
         mm.machine._uffds.add(self)
 
     def _gone(self) -> None:
         """Refuse every call from now on: the checkpoint that was restored does not know it."""
-        self._mm = cast("Space", _GoneSpace(self._number))
+        gone = _GoneSpace(self._number)
+        self._mm, self._writeprotect = cast("Space", gone), gone.refuse
 
     @property
     def number(self) -> int:
@@ -183,7 +193,54 @@ class Userfaultfd:
         """
         if mode is None:
             mode = (_WRITEPROTECT_WP if protect else 0) | (0 if wake else _WRITEPROTECT_DONTWAKE)
-        return self._mm._core.uffd_writeprotect(self._number, start, length, mode, threads)
+        return self._writeprotect(self._number, start, length, mode, threads)
+
+    def writeprotect_many(
+        self,
+        ranges: Iterable[tuple[int, int]] | npt.NDArray[np.integer[Any]],
+        *,
+        protect: bool = True,
+        wake: bool = True,
+        mode: int | None = None,
+        threads: int | None = None,
+    ) -> ProtectResult:
+        """Write-protect many ranges or resolve them, each as one `writeprotect` would, in order.
+
+        *Models* mm/userfaultfd.c:mwriteprotect_range (v6.18), once a range.
+
+        Parameters
+        ----------
+        ranges : iterable of (int, int), or ndarray of integers, shape (n, 2)
+            Start and length of each in bytes, page aligned.
+        protect, wake, mode, threads
+            As of `writeprotect`, for all of them.
+
+        Returns
+        -------
+        ProtectResult
+            The sum of what happened; `flush` spans all flushes.
+
+        Raises
+        ------
+        InvalidArgument
+            For another dtype or shape, or negative numbers.
+        KernelError
+            As `writeprotect`, for the first range that fails; `done` is a
+            `ptwalk.ranges.RangesDone`.
+
+        Notes
+        -----
+        The GIL is released.
+        """
+        if mode is None:
+            mode = (_WRITEPROTECT_WP if protect else 0) | (0 if wake else _WRITEPROTECT_DONTWAKE)
+        try:
+            return self._mm._core.uffd_writeprotect_many(
+                self._number, packed(ranges), mode, threads
+            )
+        except KernelError as error:
+            error.done = RangesDone(*error.done)
+            raise
 
     def copy(
         self,

@@ -7,8 +7,7 @@ Models the fields of struct vm_area_struct that /proc/PID/maps and smaps show, a
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .flags import Map, Prot, Vm
 
@@ -21,8 +20,7 @@ CoreVma = tuple[int, int, int, int, int, int, int, str, str]
 _NAME_WIDTH = 17  # of str(), so that what follows on a line is aligned
 
 
-@dataclass(frozen=True, slots=True)
-class Vma:
+class Vma(NamedTuple):
     """One contiguous range with one backing and one set of flags.
 
     Attributes
@@ -127,4 +125,4 @@ def page_align(addr: int) -> int:
 def part_of(vma: Vma, start: int, length: int) -> Vma:
     """Return the part of `vma` from `start` on that `length` bytes touch."""
     offset = 0 if vma.file is None else vma.offset + start - vma.start
-    return replace(vma, start=start, end=min(vma.end, page_align(start + length)), offset=offset)
+    return vma._replace(start=start, end=min(vma.end, page_align(start + length)), offset=offset)

@@ -60,6 +60,12 @@ struct EntryCounts {
       huge = 0;
 };
 
+/// What one call on many ranges did.
+struct RangesResult {
+  u64 done = 0;            ///< ranges whose calls succeeded: those before the one that failed
+  ProtectResult result{};  ///< the sum, with what the failed call changed
+};
+
 /// A page between the two phases of its migration.
 struct MigratingPage {
   Pfn pfn = 0;
@@ -110,6 +116,10 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   Result<ProtectResult> mprotect(u64 start, u64 length, int prot);
   /// The seed's function itself, VMA by VMA over [start, end). (mm/mprotect.c:change_protection)
   Result<ProtectResult> change_protection(u64 start, u64 end, u64 newprot, u32 cp_flags);
+
+  // ranges.cpp; `ranges` holds start and length of each in turn. The first that fails ends it.
+  Result<RangesResult> mprotect_many(std::span<const u64> ranges, int prot);
+  Result<RangesResult> uffd_writeprotect_many(UffdId ctx, std::span<const u64> ranges, u64 mode);
 
   // reclaim.cpp
   /// Takes the pages that the range maps out of every mapping, as reclaim would; how many.
@@ -274,6 +284,10 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   };
   /// Brings pages in for the kernel's own use; the pages done. (faultin_page, mm/gup.c, v6.18)
   Result<u64> fault_in(const char* call, u64 start, u64 end, const FaultIn& how);
+  /// The same for pages from `addr` on whose entries are none, or allow the access, and lie in the
+  /// PTE table of a page that was brought in before: none of the checks of the first page can come
+  /// out otherwise. Stops where the handler must be asked; the pages done.
+  u64 fault_in_neighbours(const Vma& vma, u64 addr, u64 end, const FaultIn& how);
   /// As mlock and mprotect do it for a VM_LOCKED VMA. (populate_vma_page_range, mm/gup.c, v6.18)
   Result<u64> populate_locked(u64 start, u64 end, bool nowait);
 

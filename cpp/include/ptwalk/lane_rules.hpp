@@ -46,6 +46,7 @@ struct LaneRules {
   // and those whose low 16 bits are `rare_word` (a marker of the series that must stay).
   u16 rare_low = 0;
   u16 rare_word = 0xffff;
+  bool operator==(const LaneRules&) const = default;
 };
 
 /// Masks of a compiled plan.

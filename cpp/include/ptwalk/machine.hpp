@@ -11,6 +11,7 @@
 #include "ptwalk/file.hpp"
 #include "ptwalk/kernels.hpp"
 #include "ptwalk/page_table.hpp"
+#include "ptwalk/plan_cache.hpp"
 #include "ptwalk/thread_pool.hpp"
 #include "ptwalk/userfaultfd.hpp"
 
@@ -53,6 +54,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   FrameArena frames;
   SharedTables shared_tables;
   PagePool pages;
+  PlanCache plans{profile};
   UndoPool<File> files;         ///< by FileId
   UndoPool<UffdContext> uffds;  ///< by UffdId
   UndoPool<SwapSlot> swap;

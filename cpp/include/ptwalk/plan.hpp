@@ -18,6 +18,7 @@ struct Modify {
   u64 keep = 0;  ///< bits that stay as they are
   u64 set = 0;   ///< bits of the protection word outside `keep`
   u64 pfn = 0;   ///< bits to flip when the need for inversion changes (L1TF)
+  bool operator==(const Modify&) const = default;
 };
 
 /// When a present entry without RW gets RW. (can_change_pte_writable; v5.12: dirty_accountable)
@@ -29,6 +30,7 @@ struct Upgrade {
   u64 dirty = 0;                 ///< one of these bits must be set; 0: no condition
   u64 soft_dirty = 0;            ///< this bit must be set; 0: no condition
   u64 none_of = 0;               ///< none of these bits may be set
+  bool operator==(const Upgrade&) const = default;
 };
 
 /// What a NUMA hinting request skips. (the prot_numa block of change_pte_range)
@@ -38,6 +40,7 @@ struct NumaRule {
   bool file_lru = false;     ///< dirty cache pages of this VMA's file
   bool on_target = false;    ///< every page with facts: the machine has one node, the task's own
   bool zone_device = false;  ///< every page: they are the device's
+  bool operator==(const NumaRule&) const = default;
 };
 
 enum class SwapStep : u8 {
@@ -52,6 +55,7 @@ struct SwapAction {
   u8 type = 0;       ///< downgrade: the type of a page that is not anonymous
   u8 type_anon = 0;  ///< downgrade: the type of an anonymous page
   u8 kept = 0;       ///< downgrade: flag bits carried over
+  bool operator==(const SwapAction&) const = default;
 };
 
 /// One request on one VMA under one profile.
@@ -88,6 +92,8 @@ struct LeafPlan {
   bool gathers_flush = false;  ///< entries decide the flush; otherwise the count does
 
   LaneRules lanes{};  ///< the same for several entries at once
+
+  bool operator==(const LeafPlan&) const = default;
 };
 
 /// Compiles a request. `uffd_features`: of the VMA's userfaultfd, 0 without one; `mm_users`: tasks

@@ -63,7 +63,7 @@ struct ProtectResult {
   std::vector<Warning> warnings;  ///< each occurrence, "once" not applied
 
   /// Adds the account of a later call (another VMA of the same system call).
-  void add(const ProtectResult& later);
+  void add(ProtectResult later);
 };
 
 /// Changes the protection of [start, end) of `vma` in `mm`'s tables. Page aligned, start < end,
