@@ -99,6 +99,9 @@ std::string hex16(u64 value);
 /// "pte" … "pgd"; the top level is the pgd, with 4 levels too.
 const char* level_name(Level level, int levels);
 
+/// The profile of that name with `config` applied; InvalidArgument for unknown names.
+Profile make_profile(const std::string& name, const py::dict& config);
+
 /// Sets the Python error of a cause, to be raised; `done` is the result so far, `where` ends the
 /// text.
 void set_error(const Error& error, const py::object& done = py::none(),
@@ -159,5 +162,6 @@ void register_userfaultfd(SpaceClass& space);
 void register_queries(SpaceClass& space);
 void register_raw(SpaceClass& space);
 void register_pages(SpaceClass& space);
+void register_fuzz(py::module_& m);
 
 }  // namespace ptwalk::bindings

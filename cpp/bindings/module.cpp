@@ -17,4 +17,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_raw(space);
   register_pages(space);
   register_yardstick(m);
+  register_fuzz(m);
 }

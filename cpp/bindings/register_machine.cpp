@@ -10,30 +10,6 @@ namespace {
 
 using MachinePtr = std::shared_ptr<Machine>;
 
-/// The profile of that name with `config` applied; InvalidArgument for unknown names.
-Profile make_profile(const std::string& name, const py::dict& config) {
-  const Profile* found = find_profile(name);
-  if (found == nullptr) {
-    std::string known;
-    for (const Profile& p : profiles()) known += (known.empty() ? "" : ", ") + std::string(p.name);
-    raise_invalid("profile " + shown(py::str(name)) + " is not known; use one of " + known);
-  }
-  Profile profile = *found;
-  for (const auto& [key, value] : config) {
-    const bool is_name = PyUnicode_Check(key.ptr());
-    if (!PyBool_Check(value.ptr())) {
-      raise_invalid("config " + shown(key) + " is " + shown(value) + "; use True or False");
-    }
-    if (!is_name || !set_config(profile, key.cast<std::string>(), value.cast<bool>())) {
-      std::string known;
-      for (const std::string_view o : config_options())
-        known += (known.empty() ? "" : ", ") + std::string(o);
-      raise_invalid("config option " + shown(key) + " is not known; use one of " + known);
-    }
-  }
-  return profile;
-}
-
 const char* swp_kind_name(SwpKind kind) {
   switch (kind) {
     case SwpKind::swap: return "swap";
@@ -160,6 +136,29 @@ py::tuple file_info(Machine& machine, FileId id) {
 }
 
 }  // namespace
+
+Profile make_profile(const std::string& name, const py::dict& config) {
+  const Profile* found = find_profile(name);
+  if (found == nullptr) {
+    std::string known;
+    for (const Profile& p : profiles()) known += (known.empty() ? "" : ", ") + std::string(p.name);
+    raise_invalid("profile " + shown(py::str(name)) + " is not known; use one of " + known);
+  }
+  Profile profile = *found;
+  for (const auto& [key, value] : config) {
+    const bool is_name = PyUnicode_Check(key.ptr());
+    if (!PyBool_Check(value.ptr())) {
+      raise_invalid("config " + shown(key) + " is " + shown(value) + "; use True or False");
+    }
+    if (!is_name || !set_config(profile, key.cast<std::string>(), value.cast<bool>())) {
+      std::string known;
+      for (const std::string_view o : config_options())
+        known += (known.empty() ? "" : ", ") + std::string(o);
+      raise_invalid("config option " + shown(key) + " is not known; use one of " + known);
+    }
+  }
+  return profile;
+}
 
 void register_profiles(py::module_& m) {
   m.def(

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "ptwalk/address_space.hpp"
-#include "ptwalk/kernels.hpp"
 
 namespace ptwalk {
 
@@ -18,8 +17,7 @@ Machine::Machine(const Profile& chosen, int nr_levels, u64 max_tables)
       uffds(&undo),
       swap(&undo),
       free_slots(&undo) {
-  swap.add();       // slot 0 holds the header of the swap area
-  (void)kernels();  // a wrong PTWALK_KERNEL is told before anything can change
+  swap.add();  // slot 0 holds the header of the swap area
 }
 
 FileId Machine::create_file(FileKind kind, u64 size, bool writable) {

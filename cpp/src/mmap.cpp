@@ -51,13 +51,18 @@ AddressSpace::AddressSpace(std::shared_ptr<Machine> owner)
   machine->add(this);
 }
 
-AddressSpace::~AddressSpace() {
-  if (gone) return;
+void AddressSpace::exit() {
   (void)unmap_range(0, ~0ull);  // exit(2) sends no messages
   tables.free_all();
   machine->remove(this);
   for (UffdId id = 0; u64(id) < machine->uffds.size(); ++id)
     if (machine->uffds[u64(id)].mm == this) machine->uffds.edit(u64(id)).mm = nullptr;
+}
+
+AddressSpace::~AddressSpace() {
+  if (gone) return;
+  const auto& all = machine->mms();
+  if (std::find(all.begin(), all.end(), this) != all.end()) exit();
   if (born != machine->undo.epoch()) machine->undo.forget(this, sizeof *this);
 }
 

@@ -273,7 +273,6 @@ void PageTable::free_all() {
   const u64 reach = levels_ == 5 ? 1ull << 57 : 1ull << 48;
   free_range(0, reach, 0, reach);
   frames_->free(root_);
-  root_ = 0;
 }
 
 }  // namespace ptwalk

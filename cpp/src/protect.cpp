@@ -68,7 +68,7 @@ class Walk {
         profile_(mm.profile()),
         plan_(plan),
         result_(result),
-        kernel_(active_kernel().apply),
+        kernel_(mm.machine->leaf_kernel),
         huge_{*mm.machine, mm.tables, vma, result} {}
 
   i64 change_range(Range range);

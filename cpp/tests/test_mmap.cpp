@@ -194,3 +194,25 @@ TEST_CASE("the end of an address space gives everything back and sends nothing")
   CHECK(s.machine->pages.in_use() == 0);
   CHECK(s.machine->frames.in_use() == 1);
 }
+
+TEST_CASE("exit_mmap: pages, tables and contexts go, and come back with a checkpoint") {
+  Space s;
+  const u64 addr = s.anon(4);
+  s.write(addr);
+  auto child = s.mm->fork().value;
+  const UffdId id = child->userfaultfd(0).value;
+  const u64 frames = s.machine->frames.in_use();
+  const auto before = s.machine->checkpoint();
+  child->exit();
+  CHECK(s.machine->mms().size() == 1);
+  CHECK(s.machine->uffds[u64(id)].mm == nullptr);
+  CHECK(s.page(addr).mapcount == 1);
+  CHECK(s.machine->frames.in_use() < frames);
+  CHECK(s.mm->validate().empty());
+  REQUIRE(!s.machine->restore(*before));
+  CHECK(s.machine->mms().size() == 2);
+  CHECK(s.machine->uffds[u64(id)].mm == child.get());
+  CHECK(s.page(addr).mapcount == 2);
+  CHECK(child->validate().empty());
+  CHECK(child->access(addr, true).value.outcome == Outcome::done);
+}

@@ -175,7 +175,7 @@ from .vma import (
 __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
-    from . import live, replay, workload
+    from . import fuzz, live, replay, workload
     from .dump import Walk
     from .pte import Kind, decode, explain
 
@@ -323,6 +323,7 @@ __all__ = [
     "__version__",
     "decode",
     "explain",
+    "fuzz",
     "kernels",
     "live",
     "page_align",
@@ -335,7 +336,7 @@ __all__ = [
 
 
 # What an address space can do without is imported when it is first asked for.
-_MODULES = ("live", "replay", "workload")
+_MODULES = ("fuzz", "live", "replay", "workload")
 _HOMES = {"Kind": "pte", "Walk": "dump", "decode": "pte", "explain": "pte"}
 
 

@@ -110,6 +110,9 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   /// mmap(2). `addr` 0 and no MAP_FIXED: the space picks, top down.
   Result<u64> mmap(u64 addr, u64 length, int prot, u32 flags, FileId file, u64 offset);
   Error munmap(u64 start, u64 length);
+  /// Unmaps everything and leaves the machine, as the last holder does too. It is no more to be
+  /// used, unless a checkpoint is restored. (exit_mmap)
+  void exit();
 
   // mprotect.cpp
   Result<ProtectResult> mprotect(u64 start, u64 length, int prot);

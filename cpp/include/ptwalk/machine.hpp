@@ -9,6 +9,7 @@
 
 #include "ptwalk/error.hpp"
 #include "ptwalk/file.hpp"
+#include "ptwalk/kernels.hpp"
 #include "ptwalk/page_table.hpp"
 #include "ptwalk/plan_cache.hpp"
 #include "ptwalk/thread_pool.hpp"
@@ -43,6 +44,9 @@ class Machine : public std::enable_shared_from_this<Machine> {
   const int levels;
   /// How many threads a call may use where it pays; whoever holds `mutex` may change it for a call.
   unsigned threads = ThreadPool::usable_cpus();
+  /// What change_protection() applies to entries; all give the same. A wrong PTWALK_KERNEL is told
+  /// here, before anything can change.
+  LeafKernel leaf_kernel = active_kernel().apply;
   /// Held by the caller around every call into the machine or its address spaces.
   std::mutex mutex;
 

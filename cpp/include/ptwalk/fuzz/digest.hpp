@@ -1,0 +1,43 @@
+// Hashes of what a machine holds: equal for equal states, whichever leaf kernel, number of threads
+// or process made them. Canonical: shared tables, table frames and serial numbers of pages do not
+// enter it. Has no kernel counterpart.
+#pragma once
+
+#include "ptwalk/address_space.hpp"
+
+namespace ptwalk::fuzz {
+
+/// A running hash of 64-bit words.
+class Hash {
+ public:
+  void add(u64 word) {
+    state_ ^= word * 0x9e3779b97f4a7c15;
+    state_ = ((state_ << 27) | (state_ >> 37)) * 0xd6e8feb86659fd93;
+  }
+  template <class... Words>
+  void add(u64 first, Words... rest) {
+    add(first);
+    add(u64(rest)...);
+  }
+  [[nodiscard]] u64 value() const {
+    u64 x = state_ ^ (state_ >> 32);
+    x *= 0xd6e8feb86659fd93;
+    return x ^ (x >> 29);
+  }
+
+ private:
+  u64 state_ = 0x243f6a8885a308d3;
+};
+
+/// What lies in VMAs, or anywhere: the same unless entries lie outside VMAs, which only raw stores
+/// bring about.
+enum class Scope : u8 { vmas, everywhere };
+
+void add_message(Hash& hash, const UffdMsg& message);
+/// Everything that a later call could depend on: VMAs, entries and their pages, files, swap,
+/// userfaultfds, pending faults. Returns the violations that the entries show (violations.hpp).
+u64 add_state(Hash& hash, const Machine& machine, Scope scope);
+/// The same as one word.
+[[nodiscard]] u64 state_hash(const Machine& machine);
+
+}  // namespace ptwalk::fuzz

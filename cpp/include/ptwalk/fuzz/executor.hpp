@@ -1,0 +1,67 @@
+// Runs programs, each from the same state, and says in a few words what they came to. Has no
+// kernel counterpart.
+#pragma once
+
+#include <optional>
+
+#include "ptwalk/fuzz/program.hpp"
+#include "ptwalk/fuzz/run.hpp"
+#include "ptwalk/kernels.hpp"
+
+namespace ptwalk::fuzz {
+
+struct Options {
+  bool raw = true;  ///< false: raw operations do nothing
+  Judge judge = Judge::end;
+  const KernelInfo* kernel = &active_kernel();
+};
+
+struct RunResult {
+  u64 digest = 0;      ///< of the final state and of all results
+  u64 visible = 0;     ///< of what user space sees
+  u64 violations = 0;  ///< bit i: violation i
+  u32 ops = 0;         ///< operations that ran
+};
+
+/// A program of a batch, and where its counts of branches go; nullptr: nowhere.
+struct BatchItem {
+  std::span<const u8> program;
+  u8* coverage = nullptr;
+};
+
+class Executor {
+ public:
+  /// `setup` is the program that makes the state from which all others start.
+  Executor(const Profile& profile, std::span<const u8> setup, const Options& options = {});
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  RunResult run(std::span<const u8> program);
+  void run_batch(std::span<const BatchItem> programs, std::span<RunResult> results);
+  /// One by one with texts; the last one's state stays until the next run.
+  std::vector<Step> steps(std::span<const u8> program);
+
+  /// Of the state that the last run left, or of the setup.
+  [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_.machine); }
+  /// How often the last run took each branch.
+  [[nodiscard]] std::span<const u64> coverage() const { return coverage_; }
+  [[nodiscard]] const Profile& profile() const { return profile_; }
+
+ private:
+  RunResult run(std::span<const u8> program, std::vector<Step>* steps);
+  void apply(std::span<const u8> program, Report& report);
+
+  const Profile profile_;
+  const std::vector<u8> setup_;
+  const Options options_;
+  const RawWords words_;
+  World world_;
+  std::optional<SavedWorld> start_;  ///< what the setup made
+  bool touched_ = false;             ///< the state is no longer that
+  std::vector<u64> coverage_;
+};
+
+/// Names of the branches, in the order of their counts.
+std::span<const std::string> branches();
+
+}  // namespace ptwalk::fuzz

@@ -1,0 +1,115 @@
+// One program on its way: what an operation's function is given. Has no kernel counterpart.
+#pragma once
+
+#include <array>
+
+#include "ptwalk/fuzz/change_judge.hpp"
+#include "ptwalk/fuzz/fields.hpp"
+#include "ptwalk/fuzz/report.hpp"
+#include "ptwalk/fuzz/world.hpp"
+
+namespace ptwalk::fuzz {
+
+/// The words that raw stores choose from (field::WORD_NAMES), under one profile; none for what its
+/// kernel cannot have.
+using RawWords = std::array<u64, field::WORD_NAMES.size()>;
+[[nodiscard]] RawWords raw_words(const Profile& profile);
+
+/// When violations are looked for.
+enum class Judge : u8 {
+  end,   ///< in the final state and in the accounts
+  each,  ///< and before and after each operation, slowly
+};
+
+class Run {
+ public:
+  Run(World& world, const RawWords& words, Judge judge, Report& report)
+      : world(world), words(words), judge(judge), report(report) {}
+
+  World& world;
+  const RawWords& words;
+  const Judge judge;
+  Report& report;
+
+  [[nodiscard]] Machine& machine() const { return *world.machine; }
+  /// The address space that the operation names.
+  [[nodiscard]] AddressSpace& mm(const Op& op) const { return *world.spaces[space(op)]; }
+  [[nodiscard]] std::size_t space(const Op& op) const {
+    return std::size_t(field::MM(op)) % world.spaces.size();
+  }
+  /// The userfaultfd that it names and its address space; nullptr, and said so, where there is
+  /// none.
+  AddressSpace* uffd(const Op& op, UffdId& id) const;
+  /// Makes, reports and judges a change of protection of `mm`; `change` may be called again.
+  template <class Change>
+  void protect(const AddressSpace& mm, const ChangeRequest& request, Change change) const {
+    // Raw stores void the properties, failing allocations the counts, and populating moves on.
+    const bool judges =
+        judge == Judge::each && !world.raw && !world.fails && !populates(mm, request);
+    if (!judges) return protect(change());
+    const ChangeJudge before(mm, request);
+    const Result<ProtectResult> done = change();
+    report.violations |= before.judge(done.value, !done.ok());
+    protect(done);
+    if (request.kind != ChangeKind::protect || !done.ok()) return;
+    const ChangeJudge once(mm, request);
+    report.violations |= once.judge_again(change().value);
+  }
+  /// Reports a change of protection and judges its account.
+  void protect(const Result<ProtectResult>& done) const;
+  /// The file that it names; NO_FILE where there is none.
+  [[nodiscard]] FileId file(u64 number) const;
+
+ private:
+  /// Whether the request brings pages in too, as mprotect does where VM_LOCKED meets VM_WRITE.
+  [[nodiscard]] static bool populates(const AddressSpace& mm, const ChangeRequest& request);
+};
+
+// The functions of the table of operations, grouped by the source file that has them.
+// system_calls.cpp
+void run_access(Run& run, const Op& op);
+void run_access_many(Run& run, const Op& op);
+void run_kernel_access(Run& run, const Op& op);
+void run_populate(Run& run, const Op& op);
+void run_mmap(Run& run, const Op& op);
+void run_munmap(Run& run, const Op& op);
+void run_mprotect(Run& run, const Op& op);
+void run_madvise(Run& run, const Op& op);
+void run_mremap(Run& run, const Op& op);
+void run_fork(Run& run, const Op& op);
+void run_exit(Run& run, const Op& op);
+void run_mlock(Run& run, const Op& op);
+void run_munlock(Run& run, const Op& op);
+void run_pagemap_scan(Run& run, const Op& op);
+// uffd_calls.cpp
+void run_userfaultfd(Run& run, const Op& op);
+void run_uffd_close(Run& run, const Op& op);
+void run_register(Run& run, const Op& op);
+void run_unregister(Run& run, const Op& op);
+void run_writeprotect(Run& run, const Op& op);
+void run_wake(Run& run, const Op& op);
+void run_copy(Run& run, const Op& op);
+void run_zeropage(Run& run, const Op& op);
+void run_continue(Run& run, const Op& op);
+void run_poison(Run& run, const Op& op);
+void run_move(Run& run, const Op& op);
+void run_read(Run& run, const Op& op);
+// machine_calls.cpp
+void run_reclaim(Run& run, const Op& op);
+void run_migrate_start(Run& run, const Op& op);
+void run_migrate_finish(Run& run, const Op& op);
+void run_numa(Run& run, const Op& op);
+void run_file_write(Run& run, const Op& op);
+void run_file_read(Run& run, const Op& op);
+void run_file_truncate(Run& run, const Op& op);
+void run_file_punch_hole(Run& run, const Op& op);
+// raw_calls.cpp
+void run_change_protection(Run& run, const Op& op);
+void run_set_pte(Run& run, const Op& op);
+void run_set_ptes(Run& run, const Op& op);
+void run_set_entry(Run& run, const Op& op);
+void run_alloc_table(Run& run, const Op& op);
+void run_set_vm_flags(Run& run, const Op& op);
+void run_fail_table_alloc(Run& run, const Op& op);
+
+}  // namespace ptwalk::fuzz

@@ -1,0 +1,93 @@
+#include "ptwalk/fuzz/executor.hpp"
+
+#include <algorithm>
+
+namespace ptwalk::fuzz {
+namespace {
+
+bool breaks_invariants(const World& world) {
+  return std::any_of(world.spaces.begin(), world.spaces.end(),
+                     [](const auto& mm) { return !mm->validate().empty(); });
+}
+
+}  // namespace
+
+Executor::Executor(const Profile& profile, std::span<const u8> setup, const Options& options)
+    : profile_(profile),
+      setup_(setup.begin(), setup.end()),
+      options_(options),
+      words_(raw_words(profile)),
+      world_(profile),
+      coverage_(branches().size()) {
+  world_.machine->leaf_kernel = options_.kernel->apply;
+  world_.machine->threads = 1;
+  Report report;
+  apply(setup_, report);
+  start_.emplace(world_);
+}
+
+void Executor::apply(std::span<const u8> program, Report& report) {
+  Run run(world_, words_, options_.judge, report);
+  for (std::size_t i = 0; i < nr_ops(program); ++i) {
+    const Op op = decode(program, i);
+    const std::size_t row = op.op % operations().size();
+    const Operation& operation = operations()[row];
+    report.begin(unsigned(row));
+    if (operation.raw && !options_.raw) {
+      report.skip("raw operations are off");
+      continue;
+    }
+    world_.raw |= operation.raw;
+    operation.run(run, op);
+    if (options_.judge == Judge::each && !world_.raw && breaks_invariants(world_))
+      report.violations |= bit(Violation::invariant);
+    ++coverage_[3 * row + std::size_t(report.ended)];
+  }
+}
+
+RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
+  if (touched_) start_->restore(world_);
+  touched_ = true;
+  std::fill(coverage_.begin(), coverage_.end(), 0);
+  Report report;
+  report.steps = steps;
+  apply(program, report);
+  const u64 found =
+      add_state(report.digest, *world_.machine, world_.raw ? Scope::everywhere : Scope::vmas);
+  // Raw stores make whatever states they like.
+  if (!world_.raw) report.violations |= found;
+  return {.digest = report.digest.value(),
+          .visible = report.visible.value(),
+          .violations = report.violations,
+          .ops = u32(nr_ops(program))};
+}
+
+RunResult Executor::run(std::span<const u8> program) { return run(program, nullptr); }
+
+std::vector<Step> Executor::steps(std::span<const u8> program) {
+  std::vector<Step> steps;
+  run(program, &steps);
+  return steps;
+}
+
+void Executor::run_batch(std::span<const BatchItem> programs, std::span<RunResult> results) {
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    results[i] = run(programs[i].program, nullptr);
+    if (!programs[i].coverage) continue;
+    for (std::size_t b = 0; b < coverage_.size(); ++b)
+      programs[i].coverage[b] = u8(std::min<u64>(coverage_[b], 255));
+  }
+}
+
+std::span<const std::string> branches() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Operation& operation : operations())
+      for (const char* how : {"done", "refused", "nothing to act on"})
+        all.push_back("operation/" + std::string(operation.name) + ": " + how);
+    return all;
+  }();
+  return names;
+}
+
+}  // namespace ptwalk::fuzz

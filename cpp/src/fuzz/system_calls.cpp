@@ -1,0 +1,200 @@
+// The system calls on an address space as operations of programs.
+#include <algorithm>
+
+#include "ptwalk/fuzz/run.hpp"
+#include "ptwalk/madvise.hpp"
+
+namespace ptwalk::fuzz {
+
+using namespace field;
+
+AddressSpace* Run::uffd(const Op& op, UffdId& id) const {
+  if (world.fds.empty()) {
+    report.skip("no userfaultfd");
+    return nullptr;
+  }
+  id = world.fds[std::size_t(field::UFFD(op)) % world.fds.size()];
+  AddressSpace* const mm = machine().uffds[u64(id)].mm;
+  if (!mm) report.skip("the address space of the userfaultfd is gone (ESRCH)");
+  return mm;
+}
+
+FileId Run::file(u64 number) const {
+  const std::size_t nr = machine().files.size();
+  return nr ? FileId(number % nr) : NO_FILE;
+}
+
+void Run::protect(const Result<ProtectResult>& done) const {
+  report.protect(done.value);
+  if (!world.fails) report.violations |= judge_account(machine().profile, done.value);
+  report.end(done.error);
+}
+
+bool Run::populates(const AddressSpace& mm, const ChangeRequest& request) {
+  const auto& all = mm.vmas.all();
+  return request.kind == ChangeKind::mprotect &&
+         std::any_of(all.begin(), all.end(), [&](const Vma& vma) {
+           return (vma.flags & VM_LOCKED) && vma.start < request.range.end &&
+                  vma.end > request.range.start;
+         });
+}
+
+void run_access(Run& run, const Op& op) {
+  const auto done = run.mm(op).access(AT(op), ACCESS(op), u32(THREAD(op)));
+  run.report.access(done.value);
+  run.report.end(done.error);
+}
+
+void run_kernel_access(Run& run, const Op& op) {
+  const auto done = run.mm(op).kernel_access(AT(op), ACCESS(op));
+  run.report.access(done.value);
+  run.report.end(done.error);
+}
+
+namespace {
+
+/// The accesses of a pattern (field::PATTERN_NAMES) on page `i` of `nr`: which page, and whether a
+/// store.
+struct OneAccess {
+  u64 page;
+  bool write;
+};
+OneAccess pattern_access(u64 pattern, u64 i, u64 nr) {
+  switch (pattern) {
+    case 0: return {i, false};
+    case 1: return {i, true};
+    case 2: return {i, i % 2 == 1};
+    case 3: return {i, i % 2 == 0};
+    case 4: return {nr - 1 - i, false};
+    case 5: return {nr - 1 - i, true};
+    case 6: return {i * 2 % nr, true};
+    default: return {i / 2, true};
+  }
+}
+
+}  // namespace
+
+void run_access_many(Run& run, const Op& op) {
+  constexpr u64 BATCH = 64;
+  u64 addrs[BATCH];
+  u8 write[BATCH];
+  AccessRecord records[BATCH];
+  const u64 start = AT(op), nr = PAGES(op) >> PAGE_SHIFT;
+  for (u64 first = 0; first < nr; first += BATCH) {
+    const u64 batch = std::min(BATCH, nr - first);
+    for (u64 i = 0; i < batch; ++i) {
+      const OneAccess one = pattern_access(PATTERN(op), first + i, nr);
+      addrs[i] = start + (one.page << PAGE_SHIFT);
+      write[i] = one.write;
+    }
+    const auto done = run.mm(op).access_many({addrs, batch}, {write, batch}, {records, batch});
+    for (u64 i = 0; i < done.value; ++i) run.report.record(addrs[i], records[i]);
+    run.report.end(done.error);
+    if (!done.ok()) return;
+  }
+}
+
+void run_populate(Run& run, const Op& op) {
+  const auto done = run.mm(op).populate(AT(op), PAGES(op), ACCESS(op));
+  run.report.count("pages", done.value);
+  run.report.end(done.error);
+}
+
+void run_mmap(Run& run, const Op& op) {
+  AddressSpace& mm = run.mm(op);
+  const u64 what = MMAP_FLAGS(op), backing = BACKING(op), offset = OFFSET(op) << PAGE_SHIFT;
+  const u64 length =
+      what & (LOCKED | POPULATE) ? std::min(LENGTH(op), MAX_PAGES * PAGE_SIZE) : LENGTH(op);
+  FileId file = NO_FILE;
+  constexpr FileKind KINDS[] = {FileKind::shmem, FileKind::shmem,   FileKind::regular,
+                                FileKind::shmem, FileKind::hugetlb, FileKind::dax};
+  if (backing >= BACKING_NAMES.size())
+    file = run.file(backing - BACKING_NAMES.size());
+  else if (backing > 0)
+    file = run.machine().create_file(KINDS[backing], offset + length, backing != 3);
+  u32 flags = what & SHARED ? MAP_SHARED_ : MAP_PRIVATE_;
+  if (file == NO_FILE) flags |= MAP_ANONYMOUS_;
+  if (what & LOCKED) flags |= MAP_LOCKED_;
+  if (what & POPULATE) flags |= MAP_POPULATE_;
+  if (what & NORESERVE) flags |= MAP_NORESERVE_;
+  if (what & FIXED_NOREPLACE) flags |= MAP_FIXED_NOREPLACE_;
+  if (!(what & (HINT | FIXED_NOREPLACE))) flags |= MAP_FIXED_;
+  const auto done = mm.mmap(AT(op), length, int(PROT(op)), flags, file, offset);
+  run.report.result("address", done.value);
+  run.report.end(done.error);
+}
+
+void run_munmap(Run& run, const Op& op) { run.report.end(run.mm(op).munmap(AT(op), LENGTH(op))); }
+
+void run_mprotect(Run& run, const Op& op) {
+  AddressSpace& mm = run.mm(op);
+  const u64 start = AT(op), length = LENGTH(op), prot = PROT(op);
+  run.protect(mm, {ChangeKind::mprotect, {start, start + length}, prot},
+              [&] { return mm.mprotect(start, length, int(prot)); });
+}
+
+void run_madvise(Run& run, const Op& op) {
+  const int advice = ADVICES[ADVICE(op)];
+  const bool by_page = advice == MADV_POPULATE_READ_ || advice == MADV_POPULATE_WRITE_ ||
+                       advice == MADV_GUARD_INSTALL_;
+  const u64 length = by_page ? std::min(LENGTH(op), MAX_PAGES * PAGE_SIZE) : LENGTH(op);
+  run.report.end(run.mm(op).madvise(AT(op), length, advice));
+}
+
+void run_mremap(Run& run, const Op& op) {
+  AddressSpace& mm = run.mm(op);
+  const u64 start = AT(op), length = LENGTH(op);
+  u64 new_length = NEW_LENGTH(op);
+  // What a locked mapping gains is populated page by page.
+  if (const Vma* vma = mm.vmas.find(start); vma && (vma->flags & VM_LOCKED))
+    new_length = std::min(new_length, length + MAX_PAGES * PAGE_SIZE);
+  const auto done = mm.mremap(start, length, new_length, u32(MREMAP_FLAGS(op)), TO(op));
+  run.report.result("address", done.ok() ? done.value : 0);
+  run.report.end(done.error);
+}
+
+void run_fork(Run& run, const Op& op) {
+  constexpr std::size_t MOST_SPACES = 16;  // as many as an operation can name
+  if (run.world.spaces.size() == MOST_SPACES) {
+    run.report.skip("there are 16 address spaces");
+    return;
+  }
+  auto done = run.mm(op).fork();
+  if (done.ok()) run.world.spaces.push_back(std::move(done.value));
+  run.report.end(done.error);
+}
+
+void run_exit(Run& run, const Op& op) {
+  auto& spaces = run.world.spaces;
+  if (spaces.size() == 1) {
+    run.report.skip("the last address space stays");
+    return;
+  }
+  const auto chosen = spaces.begin() + std::ptrdiff_t(run.space(op));
+  (*chosen)->exit();
+  spaces.erase(chosen);
+  run.report.end({});
+}
+
+void run_mlock(Run& run, const Op& op) { run.report.end(run.mm(op).mlock(AT(op), PAGES(op))); }
+
+void run_munlock(Run& run, const Op& op) { run.report.end(run.mm(op).munlock(AT(op), PAGES(op))); }
+
+void run_pagemap_scan(Run& run, const Op& op) {
+  const ScanArgs args{.flags = SCAN_FLAGS(op),
+                      .inverted = INVERTED(op),
+                      .mask = CATEGORY_MASK(op),
+                      .anyof = CATEGORY_ANYOF(op),
+                      .returned = 0xff,
+                      .max_pages = MAX_FOUND(op)};
+  const auto done = run.mm(op).pagemap_scan(AT(op), PAGES(op), args);
+  for (const ScanRange& range : done.value.ranges) {
+    run.report.result("start", range.start);
+    run.report.result("end", range.end);
+    run.report.result("categories", range.categories);
+  }
+  run.report.result("walk_end", done.value.walk_end);
+  run.report.end(done.error);
+}
+
+}  // namespace ptwalk::fuzz

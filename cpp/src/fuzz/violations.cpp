@@ -1,0 +1,77 @@
+#include "ptwalk/fuzz/violations.hpp"
+
+namespace ptwalk::fuzz {
+namespace {
+
+constexpr std::string_view NAMES[] = {"armed_writable",
+                                      "marker_in_anonymous",
+                                      "entry_outside_vma",
+                                      "page_freed",
+                                      "swap_freed",
+                                      "count_sum",
+                                      "flush_unlike_count",
+                                      "count_unlike_entries",
+                                      "tables_unlike_count",
+                                      "outside_range",
+                                      "kind_changed",
+                                      "pfn_changed",
+                                      "uffd_bit_changed",
+                                      "accessed_dirty_changed",
+                                      "left_unarmed",
+                                      "left_armed",
+                                      "flush_missing",
+                                      "protect_twice",
+                                      "invariant"};
+static_assert(std::size(NAMES) == std::size_t(Violation::invariant) + 1);
+
+/// Whether none entries of an anonymous VMA may have been armed.
+bool may_have_markers(const Machine& machine, const Vma& vma) {
+  if (machine.profile.marker_vmas != MarkerVmas::registered) return false;
+  return machine.uffd_features(vma.uffd) & UFFD_FEATURE_WP_UNPOPULATED;
+}
+
+u64 judge_present(const Machine& machine, const Vma& vma, u64 word, Level level) {
+  // Write-notify keeps RW off since v5.19; before, hazards 1 and 3 to 5 of the specification.
+  constexpr u64 ARMED_RW = _PAGE_UFFD_WP | _PAGE_RW;
+  u64 found = 0;
+  if (machine.profile.writenotify_uffd_wp && vma.uffd_wp() && (word & ARMED_RW) == ARMED_RW)
+    found |= bit(Violation::armed_writable);
+  if (level == PTE_LEVEL && !(word & _PAGE_SPECIAL)) {
+    const Page* page = machine.pages.find(pte_pfn(word));
+    if (!page || !page->mapcount) found |= bit(Violation::page_freed);
+  }
+  return found;
+}
+
+}  // namespace
+
+std::span<const std::string_view> violation_names() { return NAMES; }
+
+u64 judge_entry(const Machine& machine, const Vma* vma, u64 word, Level level) {
+  if (pte_none(word)) return 0;
+  if (!vma) return bit(Violation::entry_outside_vma);
+  const Profile& p = machine.profile;
+  if (level == PTE_LEVEL ? pte_present(word) : pmd_present(word))
+    return judge_present(machine, *vma, word, level);
+  if (p.is_marker(word))
+    return p.is_uffd_wp_marker(word) && vma->anonymous() && !may_have_markers(machine, *vma)
+               ? bit(Violation::marker_in_anonymous)
+               : 0;
+  if (p.swp_kind(word) == SwpKind::swap) {
+    const u64 slot = swp_offset(word);
+    if (slot >= machine.swap.size() || !machine.swap[slot].count) return bit(Violation::swap_freed);
+  }
+  return 0;
+}
+
+u64 judge_account(const Profile& profile, const ProtectResult& result) {
+  u64 found = 0;
+  if (result.pages != result.none_to_marker + result.marker_to_none + result.present + result.swap +
+                          PTRS_PER_TABLE * result.huge)
+    found |= bit(Violation::count_sum);
+  if (profile.flush == FlushRule::whole_range && (result.pages > 0) == result.flush.empty())
+    found |= bit(Violation::flush_unlike_count);
+  return found;
+}
+
+}  // namespace ptwalk::fuzz

@@ -1,0 +1,149 @@
+"""The executor: the same program gives the same result, however and wherever it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import ptwalk
+import pytest
+from ptwalk import InvalidArgument, fuzz
+
+WP_READ_WRITE = """\
+writeprotect 0x00007f0000000000 64K wp
+access 0x00007f0000001000 read 0
+access 0x00007f0000002000 write 0
+read
+writeprotect 0x00007f0000002000 4K -
+access 0x00007f0000002000 write 0"""
+
+
+def random_programs(n: int, ops: int = 16) -> list[bytes]:
+    rng = np.random.default_rng(7)
+    return [rng.bytes(8 * ops) for _ in range(n)]
+
+
+def test_the_seeds_story_step_by_step() -> None:
+    ex = fuzz.Executor("uffd-wp-v2", "shmem-16")
+    told = ex.steps(fuzz.from_text("access 0x00007f0000000000 write 0\n" + WP_READ_WRITE))
+    assert [step.visible for step in told] == [
+        "done",
+        "",
+        "done",
+        "blocked; pagefault WRITE WP 0x7f0000002000",
+        "pagefault WRITE WP 0x7f0000002000",
+        "",
+        "done",
+    ]
+    assert told[1].text == "writeprotect 0x00007f0000000000 64K wp"
+    assert "none_to_marker=0xf; present=0x1" in told[1].outcome
+
+
+def test_digests_differ_between_profiles_and_what_is_visible_does_not() -> None:
+    program = fuzz.from_text("access 0x00007f0000000000 write 0\n" + WP_READ_WRITE)
+    v2, v18 = (fuzz.Executor(profile).run(program) for profile in ("uffd-wp-v2", "6.18"))
+    assert v2.digest != v18.digest
+    assert v2.visible == v18.visible
+    # Without a table the series protects nothing, and user space sees that by a write.
+    lost = fuzz.from_text(WP_READ_WRITE)
+    assert fuzz.Executor("uffd-wp-v2").run(lost).visible != fuzz.Executor("6.18").run(lost).visible
+
+
+@pytest.mark.parametrize("profile", ptwalk.profiles())
+@pytest.mark.parametrize("setup", fuzz.SETUPS)
+def test_a_run_depends_on_nothing_but_its_program(profile: str, setup: str) -> None:
+    ex = fuzz.Executor(profile, setup)
+    programs = random_programs(12)
+    empty = ex.run(b"").digest
+    first = [ex.run(program) for program in programs]
+    for program, before in zip(reversed(programs), reversed(first), strict=True):
+        after = ex.run(program)
+        assert after[:2] == before[:2]
+        assert after.coverage.tolist() == before.coverage.tolist()
+    assert ex.run(b"").digest == empty
+
+
+@pytest.mark.parametrize("profile", ptwalk.profiles())
+def test_digests_are_equal_for_every_leaf_kernel(profile: str) -> None:
+    programs = random_programs(60)
+    results = [
+        fuzz.Executor(profile, "mixed", kernel=kernel).run_batch(programs)
+        for kernel in ptwalk.kernels()
+    ]
+    for result in results[1:]:
+        assert (result.digest == results[0].digest).all()
+        assert (result.visible == results[0].visible).all()
+
+
+def test_digests_are_equal_in_another_process() -> None:
+    program = random_programs(1, 40)[0]
+    code = (
+        "from ptwalk import fuzz;"
+        f"print(fuzz.Executor('6.12', 'mixed', kernel='scalar').run({program!r}).digest)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(told.stdout) == fuzz.Executor("6.12", "mixed").run(program).digest
+
+
+def test_a_batch_gives_what_single_runs_give() -> None:
+    ex = fuzz.Executor("6.18", "mixed")
+    programs = [*random_programs(20), b"", b"\x04"]
+    batch = ex.run_batch(programs)
+    assert batch.coverage is not None
+    for i, program in enumerate(programs):
+        one = ex.run(program)
+        assert (one.digest, one.visible) == (batch.digest[i], batch.visible[i])
+        assert np.minimum(one.coverage, 255).tolist() == batch.coverage[i].tolist()
+    rows = np.frombuffer(b"".join(programs[:20]), np.uint8).reshape(20, -1)
+    again = ex.run_batch(rows, coverage=False)
+    assert again.coverage is None
+    assert again.digest.tolist() == batch.digest[:20].tolist()
+    assert ex.run_batch([]).digest.shape == (0,)
+
+
+def test_state_hash_is_of_the_state_alone() -> None:
+    ex = fuzz.Executor("6.18", "shmem-16")
+    start = ex.state_hash()
+    ex.run(fuzz.from_text("access 0x00007f0000000000 read 0"))
+    read = ex.state_hash()
+    assert read != start
+    ex.run(fuzz.from_text("access 0x00007f0000000000 read 0\nmunmap 0x00007f0000040000 4K"))
+    assert ex.state_hash() == read
+    ex.run(b"")
+    assert ex.state_hash() == start
+    # A page stored raw where nothing is mapped counts too.
+    ex.run(fuzz.from_text("set_pte 0x00007f8000000000 ro -"))
+    assert ex.state_hash() != start
+
+
+def test_without_raw_operations_they_do_nothing() -> None:
+    program = fuzz.from_text("set_pte 0x00007f0000000000 ro -")
+    ex = fuzz.Executor("6.18", raw=False)
+    start = ex.state_hash()
+    assert ex.steps(program)[0].outcome == "nothing: raw operations are off"
+    assert ex.state_hash() == start
+    assert fuzz.Executor("6.18").steps(program)[0].outcome == ""
+
+
+def test_coverage_counts_how_operations_ended() -> None:
+    ex = fuzz.Executor("6.18", "empty")
+    r = ex.run(fuzz.from_text("fork\nmunmap 0x00007f0000000000 0\nread"))
+    taken = {name: int(n) for name, n in zip(ex.branches, r.coverage, strict=True) if n}
+    assert taken["operation/fork: done"] == 1
+    assert taken["operation/munmap: refused"] == 1
+    assert taken["operation/read: nothing to act on"] == 1
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(InvalidArgument, match="setup 'shmem' is not known"):
+        fuzz.Executor("6.18", "shmem")
+    with pytest.raises(InvalidArgument, match="profile '5\\.13' is not known"):
+        fuzz.Executor("5.13")
+    with pytest.raises(InvalidArgument, match="kernel 'mmx' cannot run here"):
+        fuzz.Executor("6.18", kernel="mmx")
+    ex = fuzz.Executor("6.18")
+    with pytest.raises(InvalidArgument, match="is no bytes object"):
+        ex.run_batch([b"", "text"])  # type: ignore[list-item]
+    with pytest.raises(InvalidArgument, match="C-contiguous uint8"):
+        ex.run_batch(np.zeros((2, 8), np.uint16))

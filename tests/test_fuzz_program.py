@@ -1,0 +1,108 @@
+"""Programs as bytes and arrays: every byte string is one, its canonical form the same one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ptwalk import InvalidArgument, fuzz
+from ptwalk.fuzz.program import LENGTHS, PLACES
+
+programs = st.binary(max_size=80)
+executor = fuzz.Executor("6.18", "mixed")
+
+
+def test_an_operation_has_eight_bytes() -> None:
+    assert fuzz.OP_DTYPE.itemsize == 8
+    assert fuzz.FORMAT_VERSION == 1
+    assert fuzz.MAX_OPS == 64
+    assert len(set(fuzz.OPERATIONS)) == len(fuzz.OPERATIONS)
+
+
+def test_members_are_little_endian_in_the_order_of_the_format() -> None:
+    op = fuzz.decode(bytes([1, 2, 3, 4, 5, 6, 7, 8]))[0]
+    assert op.tolist() == (1, 2, 3, 4, 5 | 6 << 8, 7, 8)
+
+
+def test_places_and_lengths_are_those_of_the_format() -> None:
+    base, pmd, pud, pgd = 0x7F0000000000, 2 << 20, 1 << 30, 1 << 39
+    for place, address in {
+        0: base,
+        127: base + 127 * 4096,
+        128: base + pmd - 32 * 4096,
+        191: base + pmd + 31 * 4096,
+        192: base + pud - 16 * 4096,
+        223: base + pud + 15 * 4096,
+        224: base + pgd - 16 * 4096,
+        255: base + pgd + 15 * 4096,
+    }.items():
+        assert PLACES[place] == address
+    assert LENGTHS[:3] == (0, 4096, 8192)
+    assert (LENGTHS[127], LENGTHS[128], LENGTHS[191]) == (127 * 4096, pmd, 8 * pmd)
+    assert (LENGTHS[192], LENGTHS[194], LENGTHS[255]) == (pud, 3 * pud, 4 * pud)
+
+
+def test_encode_takes_arrays_mappings_and_sequences() -> None:
+    number = fuzz.OPERATIONS.index("munmap")
+    expected = bytes([number, 0, 3, 2, 0, 0, 0, 0])
+    assert fuzz.encode([{"op": "munmap", "page": 3, "nr": 2}]) == expected
+    assert fuzz.encode([("munmap", 0, 3, 2)]) == expected
+    assert fuzz.encode([(number, 0, 3, 2, 0, 0, 0)]) == expected
+    assert fuzz.encode(fuzz.decode(expected)) == expected
+    assert fuzz.encode([]) == b""
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [
+        ({"op": "unmap"}, "operation 'unmap' is not known"),
+        ({"op": 0, "page": 256}, "page 256"),
+        ({"op": 0, "pages": 1}, "members"),
+        ((0,) * 8, "more than 7"),
+    ],
+)
+def test_encode_names_what_it_cannot_take(op: object, text: str) -> None:
+    with pytest.raises(InvalidArgument, match=text):
+        fuzz.encode([op])  # type: ignore[list-item]
+
+
+def test_encode_refuses_an_array_of_another_dtype() -> None:
+    with pytest.raises(InvalidArgument, match="OP_DTYPE"):
+        fuzz.encode(np.zeros(2, np.uint8))
+
+
+@given(programs)
+def test_decode_pads_and_encode_gives_the_bytes_back(program: bytes) -> None:
+    assert fuzz.encode(fuzz.decode(program)) == program + bytes(-len(program) % 8)
+
+
+def test_what_follows_the_last_operation_that_runs_is_ignored() -> None:
+    long = bytes(8 * fuzz.MAX_OPS) + b"\x04rest"
+    assert len(fuzz.decode(long)) == fuzz.MAX_OPS
+    assert executor.run(long).operations == fuzz.MAX_OPS
+    assert executor.run(long).digest == executor.run(long[: 8 * fuzz.MAX_OPS]).digest
+    assert fuzz.validate(long) == ["5 bytes after operation 64 are ignored"]
+
+
+@given(programs)
+def test_the_canonical_form_runs_identically_and_has_nothing_to_be_said_about(
+    program: bytes,
+) -> None:
+    least = fuzz.canonical(program)
+    assert fuzz.validate(least) == []
+    assert fuzz.canonical(least) == least
+    assert executor.run(least)[:2] == executor.run(program)[:2]
+    padded = program + bytes(-len(program) % 8)
+    assert bool(fuzz.validate(program)) == (least != program), (padded, least)
+
+
+def test_validate_says_what_is_clamped_and_what_is_unused() -> None:
+    nr = len(fuzz.OPERATIONS)
+    program = fuzz.encode([{"op": nr + 9, "page": 7}, {"op": "mlock", "nr": 255}])
+    assert fuzz.validate(program + b"\0") == [
+        "the last operation is padded with 7 zero bytes",
+        f"operation 0 (fork): op {nr + 9} is taken as 9",
+        "operation 0 (fork): page 7 is not used",
+        "operation 1 (mlock): nr 255 is taken as 129",
+    ]
