@@ -157,7 +157,9 @@ def make_venv(groups: Sequence[str]) -> None:
         (purelib() / "ptwalk-checkout.pth").write_text(SOURCES)
         script = VENV / "bin" / "ptwalk"
         script.write_text(
-            f"#!{PYTHON}\nimport sys\nfrom ptwalk.cli import main\n\nsys.exit(main())\n"
+            f"#!{PYTHON}\nimport sys\nfrom ptwalk.cli import main\n\n"
+            'if __name__ == "__main__":  # workers of a campaign import it again\n'
+            "    sys.exit(main())\n"
         )
         script.chmod(0o755)
     run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted)
@@ -296,6 +298,16 @@ def oracle() -> int:
     return call(PYTHON, "-m", "pytest", *tests)
 
 
+def mutants(arguments: list[str]) -> int:
+    """Build with planted bugs, then tell how campaigns and the C++ unit tests find each."""
+    with lock():
+        make_venv(["build"])
+        tests, package = build("mutants"), mutants_package()
+    options: list[str | Path] = ["--tests", tests] if tests else []
+    environment = {"PYTHONPATH": str(package)}
+    return call(PYTHON, "-m", "ptwalk.fuzz.mutants", *options, *arguments, env=environment)
+
+
 def lint() -> int:
     """Run ruff, mypy, stubtest and clang-format; all of them, also when one complains."""
     with lock():
@@ -355,12 +367,15 @@ def main() -> int:
     target = commands.add_parser("build", help="compile what changed and run nothing")
     target.add_argument("target", nargs="?", default="all", help="_core, ptwalk_tests or all")
     commands.add_parser("instructions", help="of each leaf kernel, counted by callgrind")
+    commands.add_parser(
+        "mutants", help="a build with planted bugs, and what finds each; more goes to the report"
+    )
     commands.add_parser("oracle", help="peers, installed for it, read the tables and agree")
     commands.add_parser("lint", help="ruff, mypy, stubtest, clang-format")
     commands.add_parser("doctor", help="what this machine has and lacks")
     known, rest = parser.parse_known_args()
-    if known.command in ("demo", "bench"):
-        return {"demo": demo, "bench": bench}[known.command](rest)
+    if known.command in ("demo", "bench", "mutants"):
+        return {"demo": demo, "bench": bench, "mutants": mutants}[known.command](rest)
     if known.command == "test":
         return test(rest, known.sanitize)
     if rest:

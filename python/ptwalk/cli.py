@@ -1,7 +1,8 @@
-"""The command line: ``ptwalk demo | replay | read | explain | bench | profiles | doctor``.
+"""The command line: ``ptwalk demo | replay | fuzz | read | explain | bench | profiles | doctor``.
 
 Each command is a few lines on the public names, so that a script can do the same. Errors of
-ptwalk are one line on stderr and exit status 2; `replay` exits with 1 on any difference.
+ptwalk are one line on stderr and exit status 2; `replay` exits with 1 on any difference, `fuzz` on
+any finding.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__
+from . import __version__, cli_fuzz
 from .errors import InvalidArgument, PtwalkError
 from .machine import DEFAULT_PROFILE, profiles
 from .pagemap import PM_PFRAME_MASK, Pagemap
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 (`replay` found a difference) or 2 (an error, said on stderr).
+        Exit status: 0, 1 (`replay` or `fuzz` found something) or 2 (an error, said on stderr).
     """
     args = _parser().parse_args(argv)
     try:
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a .jsonl.gz trace")
     replay.add_argument("--json", action="store_true", help="one JSON document instead of text")
     replay.set_defaults(run=_replay)
+
+    cli_fuzz.add_parser(commands)
 
     read = commands.add_parser("read", help="the VMAs of a process and their entries by kind")
     read.add_argument("pid", metavar="PID", help='a process, or "self"')
