@@ -46,6 +46,7 @@ Signal signal_of(AddressSpace::Fault fault, const Config& config) {
 /// do_numa_page(): the entry gets the VMA's protection back.
 Fault do_numa_page(FaultContext& vmf) {
   const Profile& p = vmf.profile();
+  vmf.cover(Branch::numa_hint);
   u64 entry = p.leaf_modify(vmf.old, vmf.vma.page_prot, PTE_LEVEL) | _PAGE_ACCESSED;
   if (p.numa_saves_write && (vmf.old & _PAGE_RW)) entry = p.pte_mkwrite(entry);
   *vmf.slot() = entry;
@@ -62,6 +63,7 @@ Fault handle_pte_fault(FaultContext& vmf) {
     if (!(entry & _PAGE_RW)) return do_wp_page(vmf);
     entry = p.pte_mkdirty(entry);
   }
+  vmf.cover(Branch::fault_spurious);
   *vmf.slot() = entry | _PAGE_ACCESSED;
   return Fault::done;
 }
@@ -82,6 +84,7 @@ void AddressSpace::anon_vma_prepare(const Vma& vma) {
   if (vma.anon_vma) return;
   const VmaList::Index i = vmas.lower(vma.start);
   const u32 shared = vmas.reusable_anon_vma(i);
+  cover(shared ? Branch::anon_vma_reused : Branch::anon_vma_new);
   Vma& changed = vmas.edit(i);
   changed.anon_vma = shared ? shared : machine->new_anon_vma();
   changed.anon_vma_chain = 1;
@@ -119,18 +122,29 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
   const u64 page = align_down(request.addr, PAGE_SIZE);
   const PendingFault* waiting = pending.find(page);
   bool in_kernel = waiting && waiting->write == request.write;
-  if (in_kernel) pending.erase(page);
+  if (in_kernel) {
+    cover(Branch::access_retry);
+    pending.erase(page);
+  }
   for (bool stuck = false;; in_kernel = false) {
-    if (!in_kernel && cpu_access(tables, request.addr, request.write)) return finish(Outcome::done);
+    if (!in_kernel && cpu_access(tables, request.addr, request.write)) {
+      cover(request.write ? Branch::access_store : Branch::access_load);
+      return finish(Outcome::done);
+    }
     if (stuck) {  // an entry without US, say: the kernel would take the fault for ever
       out.error = {Cause::entry_special, "access", request.addr, entry()};
       return out;
     }
     const Vma* vma = vmas.find(request.addr);
-    if (!vma) return finish(Outcome::signal, {SIGSEGV_NO, SEGV_MAPERR_CODE});
+    if (!vma) {
+      cover(Branch::access_no_vma);
+      return finish(Outcome::signal, {SIGSEGV_NO, SEGV_MAPERR_CODE});
+    }
     // access_error(): a store needs VM_WRITE; a load any of R, W, X.
-    if (!(vma->flags & (request.write ? VM_WRITE : VM_ACCESS_FLAGS)))
+    if (!(vma->flags & (request.write ? VM_WRITE : VM_ACCESS_FLAGS))) {
+      cover(Branch::access_denied);
       return finish(Outcome::signal, {SIGSEGV_NO, SEGV_ACCERR_CODE});
+    }
     if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, request.addr)) {
       out.error = {Cause::huge_fault, "access", request.addr};
       return out;

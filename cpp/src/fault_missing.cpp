@@ -41,6 +41,7 @@ bool fault_around(const FaultContext& vmf) {
     if (!pte || !pte_none(*pte)) continue;
     *pte = read_entry(vmf, pfn);
     machine.map_page(pfn);
+    vmf.cover(addr == vmf.addr ? Branch::around_answers : Branch::around_maps);
     answered |= addr == vmf.addr;
   }
   return answered;
@@ -49,6 +50,7 @@ bool fault_around(const FaultContext& vmf) {
 /// Reads 128 KiB around a page that is not cached. (do_sync_mmap_readahead, mm/filemap.c, v6.18)
 void read_around(const FaultContext& vmf) {
   constexpr u64 RA_PAGES = 32;
+  vmf.cover(Branch::readahead);
   Machine& machine = *vmf.mm.machine;
   const u64 index = vmf.vma.index_of(vmf.addr);
   // Executable mappings are read from the fault on, as code runs forward. (v6.16 on)
@@ -75,6 +77,7 @@ Fault do_read_fault(FaultContext& vmf) {
   if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
   u64* pte = vmf.slot();
   if (!pte) return Fault::oom;
+  vmf.cover(vmf.armed() ? Branch::read_armed : Branch::read_plain);
   const u64 entry = read_entry(vmf, page);
   *pte = vmf.armed() ? vmf.profile().pte_mkuffd_wp(entry) : entry;
   vmf.mm.machine->map_page(page);
@@ -87,6 +90,7 @@ Fault do_cow_fault(FaultContext& vmf) {
   if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
   u64* pte = vmf.slot();
   if (!pte) return Fault::oom;
+  vmf.cover(vmf.armed() ? Branch::cow_armed : Branch::cow_plain);
   *pte = vmf.make_entry(vmf.mm.machine->new_anon_page(vmf.vma.index_of(vmf.addr)));
   return Fault::done;
 }
@@ -96,6 +100,7 @@ Fault do_shared_fault(FaultContext& vmf) {
   if (const Fault fault = file_fault(vmf, page); fault != Fault::done) return fault;
   u64* pte = vmf.slot();
   if (!pte) return Fault::oom;
+  vmf.cover(vmf.armed() ? Branch::shared_armed : Branch::shared_plain);
   *pte = vmf.make_entry(page);
   vmf.mm.machine->map_page(page);
   vmf.mm.machine->pages.at(page).flags |= PG_dirty;
@@ -110,7 +115,10 @@ Fault file_fault(const FaultContext& vmf, Pfn& page) {
   if (vma.file == NO_FILE) return Fault::sigbus;
   const File& file = machine.files[u64(vma.file)];
   const u64 index = vma.index_of(vmf.addr);
-  if (index >= file.nr_pages()) return Fault::sigbus;
+  if (index >= file.nr_pages()) {
+    vmf.cover(Branch::beyond_eof);
+    return Fault::sigbus;
+  }
   if (file.kind == FileKind::shmem) {
     const bool held = file.cache.contains(index);
     if (held && (vma.flags & VM_UFFD_MINOR))
@@ -120,7 +128,10 @@ Fault file_fault(const FaultContext& vmf, Pfn& page) {
   }
   if (must_read(vmf)) read_around(vmf);
   const Page* cached = machine.pages.find(machine.cached_page(vma.file, index));
-  if (cached && (cached->flags & PG_locked)) return Fault::migrating;
+  if (cached && (cached->flags & PG_locked)) {
+    vmf.cover(Branch::file_migrating);
+    return Fault::migrating;
+  }
   page = machine.get_page(vma.file, index);
   return Fault::done;
 }
@@ -134,8 +145,10 @@ Fault do_anonymous_page(FaultContext& vmf) {
   if (vmf.vma.flags & VM_UFFD_MISSING)
     return vmf.mm.handle_userfault(vmf.vma, vmf.request, VM_UFFD_MISSING);
   if (vmf.request.write) {
+    vmf.cover(vmf.armed() ? Branch::anon_write_armed : Branch::anon_write);
     *pte = vmf.make_entry(machine.new_anon_page(vmf.vma.index_of(vmf.addr)));
   } else {
+    vmf.cover(vmf.armed() ? Branch::zero_armed : Branch::zero_plain);
     const u64 entry = pfn_pte(ZERO_PFN, vmf.vma.page_prot) | _PAGE_SPECIAL;
     *pte = vmf.armed() ? p.pte_mkuffd_wp(entry) : entry;
   }

@@ -11,15 +11,23 @@ namespace {
 Fault handle_marker(FaultContext& vmf) {
   const Profile& p = vmf.profile();
   const u64 bits = p.marker_bits(vmf.old) & p.marker_mask;
-  if (bits & PTE_MARKER_POISONED) return Fault::hwpoison;
-  if (bits & PTE_MARKER_GUARD) return Fault::sigsegv;
+  if (bits & PTE_MARKER_POISONED) {
+    vmf.cover(Branch::marker_poisoned);
+    return Fault::hwpoison;
+  }
+  if (bits & PTE_MARKER_GUARD) {
+    vmf.cover(Branch::marker_guard);
+    return Fault::sigsegv;
+  }
   if (!(bits & PTE_MARKER_UFFD_WP)) return Fault::sigbus;
   // A marker that outlived its registration is cleared, and the fault is taken again.
   const bool anonymous_too = p.marker_vmas == MarkerVmas::registered;
   if (!vmf.vma.uffd_wp() || (vmf.vma.anonymous() && !anonymous_too)) {
+    vmf.cover(Branch::marker_stale);
     if (!planted(Mutant::stale_marker_stays)) *vmf.slot() = 0;
     return Fault::done;
   }
+  vmf.cover(vmf.vma.anonymous() ? Branch::marker_anon : Branch::marker_file);
   return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
 }
 
@@ -53,7 +61,10 @@ Fault swap_in(FaultContext& vmf) {
   if (slot >= machine.swap.size() || !machine.swap[slot].count) return Fault::sigbus;
   const Pfn pfn = swapin_page(machine, slot, vmf.vma.index_of(vmf.addr));
   Page& page = machine.pages.at(pfn);
-  if (page.flags & PG_locked) return Fault::migrating;
+  if (page.flags & PG_locked) {
+    vmf.cover(Branch::swap_migrating);
+    return Fault::migrating;
+  }
   const bool shared_by_none = page.mapcount == 0;
   ++page.mapcount;
   machine.put_slot(slot);
@@ -61,6 +72,8 @@ Fault swap_in(FaultContext& vmf) {
   // A store may take the page out of the swap cache and so become its only user.
   if (vmf.request.write && shared_by_none && machine.free_swap(pfn)) exclusive = true;
 
+  vmf.cover(exclusive ? Branch::swapin_exclusive : Branch::swapin_shared);
+  if (vmf.old & _PAGE_SWP_UFFD_WP) vmf.cover(Branch::swapin_armed);
   u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
   if (vmf.old & p.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
   const bool armed = (vmf.old & _PAGE_SWP_UFFD_WP) && !planted(Mutant::swapin_forgets_arm);
@@ -69,6 +82,7 @@ Fault swap_in(FaultContext& vmf) {
   if (exclusive) {
     if (p.anon_exclusive) machine.pages.set_anon_exclusive(pfn, true);
     if (swapin_may_write(vmf, entry)) {
+      vmf.cover(Branch::swapin_writable);
       entry = p.pte_mkwrite(vmf.request.write ? p.pte_mkdirty(entry) : entry);
       still_to_write = false;
     }
@@ -86,6 +100,7 @@ Fault wp_page_copy(FaultContext& vmf) {
   Machine& machine = *vmf.mm.machine;
   const u64 old = vmf.old;
   vmf.mm.anon_vma_prepare(vmf.vma);
+  vmf.cover(old & _PAGE_SPECIAL ? Branch::wp_copy_zero : Branch::wp_copy);
   vmf.old = 0;  // the copy does not inherit UFFD_WP
   *vmf.slot() = vmf.make_entry(machine.new_anon_page(vmf.vma.index_of(vmf.addr)));
   if (!(old & _PAGE_SPECIAL)) machine.unmap_page(pte_pfn(old));
@@ -119,16 +134,19 @@ Fault do_wp_page(FaultContext& vmf) {
   if (vmf.vma.uffd_wp() && (old & _PAGE_UFFD_WP) && !planted(Mutant::fault_ignores_uffd)) {
     if (!(machine.uffd_features(vmf.vma.uffd) & UFFD_FEATURE_WP_ASYNC))
       return vmf.mm.handle_userfault(vmf.vma, vmf.request, VM_UFFD_WP);
+    vmf.cover(Branch::wp_async);
     old &= ~_PAGE_UFFD_WP;
     *vmf.slot() = vmf.old = old;
   }
   const Pfn pfn = pte_pfn(old);
   if (vmf.vma.flags & (VM_SHARED | VM_MAYSHARE)) {
+    vmf.cover(Branch::wp_shared);
     if (Page* page = machine.pages.find(pfn)) page->flags |= PG_dirty;
     wp_page_reuse(vmf, old);
     return Fault::done;
   }
   if (!(old & _PAGE_SPECIAL) && can_reuse_anon(machine, pfn)) {
+    vmf.cover(Branch::wp_reuse);
     if (vmf.profile().anon_exclusive) machine.pages.set_anon_exclusive(pfn, true);
     wp_page_reuse(vmf, old);
     return Fault::done;
@@ -141,10 +159,10 @@ Fault do_swap_page(FaultContext& vmf) {
   if (p.is_marker(vmf.old)) return handle_marker(vmf);
   switch (p.swp_kind(vmf.old)) {
     case SwpKind::swap: return swap_in(vmf);
-    case SwpKind::hwpoison: return Fault::hwpoison;
+    case SwpKind::hwpoison: vmf.cover(Branch::swap_hwpoison); return Fault::hwpoison;
     case SwpKind::migration_read:
     case SwpKind::migration_read_exclusive:
-    case SwpKind::migration_write: return Fault::migrating;
+    case SwpKind::migration_write: vmf.cover(Branch::swap_migration); return Fault::migrating;
     default: return Fault::sigbus;
   }
 }

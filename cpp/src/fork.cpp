@@ -17,6 +17,8 @@ struct EntryCopy {
   const Vma& parent;
   const Vma& child;
 
+  void cover(Branch branch) const { machine.coverage.hit(branch); }
+
   [[nodiscard]] u64 present(u64* source) const {
     const Profile& p = machine.profile;
     u64 entry = *source;
@@ -28,6 +30,11 @@ struct EntryCopy {
       }
     }
     const bool protects = parent.cow() && !planted(Mutant::fork_leaves_rw);
+    cover(entry & _PAGE_SPECIAL ? Branch::fork_special
+          : parent.cow()        ? Branch::fork_private
+                                : Branch::fork_shared);
+    if (entry & _PAGE_UFFD_WP)
+      cover(child.uffd_wp() ? Branch::fork_arm_kept : Branch::fork_arm_dropped);
     if (protects && (entry & _PAGE_RW)) *source = entry = p.pte_wrprotect(entry);
     if (parent.shared()) entry = p.pte_mkclean(entry);
     entry &= ~_PAGE_ACCESSED;
@@ -39,12 +46,14 @@ struct EntryCopy {
     const Profile& p = machine.profile;
     u64 bits = p.marker_bits(entry);
     if (!child.uffd_wp()) bits &= ~PTE_MARKER_UFFD_WP;
+    cover(bits ? Branch::fork_marker : Branch::fork_marker_dropped);
     return bits ? p.make_marker(bits) : 0;
   }
 
   [[nodiscard]] u64 swap(u64* source) const {
     const Profile& p = machine.profile;
     const SwpKind kind = p.swp_kind(*source);
+    cover(kind == SwpKind::swap ? Branch::fork_swap : Branch::fork_nonpresent);
     if (kind == SwpKind::swap) {
       if (p.swp_exclusive) *source &= ~_PAGE_SWP_EXCLUSIVE;
       if (swp_offset(*source) < machine.swap.size()) machine.dup_slot(swp_offset(*source));
@@ -108,7 +117,9 @@ UffdId AddressSpace::dup_userfaultfd(AddressSpace& child, Contexts& made, UffdId
 Vma AddressSpace::dup_vma(AddressSpace& child, Contexts& made, const Vma& vma) {
   Vma copied = vma;
   copied.flags &= ~VM_LOCKED;
+  if (vma.flags & VM_WIPEONFORK) cover(Branch::fork_wipes);
   if (vma.uffd != NO_UFFD) {
+    cover(Branch::fork_registered);
     if (machine->uffds[u64(vma.uffd)].features & UFFD_FEATURE_EVENT_FORK) {
       copied.uffd = dup_userfaultfd(child, made, vma.uffd);
     } else {
@@ -133,12 +144,18 @@ Result<std::shared_ptr<AddressSpace>> AddressSpace::fork() {
   child->names = names;
   Contexts made;
   for (const Vma& vma : vmas.all()) {
-    if (vma.flags & VM_DONTCOPY) continue;
+    if (vma.flags & VM_DONTCOPY) {
+      cover(Branch::fork_dontcopy);
+      continue;
+    }
     const Vma copied = dup_vma(*child, made, vma);
     child->vmas.insert(copied);
     const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
                         (profile().fork_copies_wp_vma && copied.uffd_wp());
-    if (!needed || (vma.flags & VM_WIPEONFORK)) continue;
+    if (!needed || (vma.flags & VM_WIPEONFORK)) {
+      cover(Branch::fork_lazy);
+      continue;
+    }
     if (!copy_page_range(*child, vma, copied))
       return {nullptr, {Cause::table_alloc_failed, "fork", vma.start}};
   }

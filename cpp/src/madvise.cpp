@@ -79,6 +79,7 @@ Error free_lazily(const Advice& a) {
       const u64 bits = p.marker_bits(*pte);
       if (bits ? bits & PTE_MARKER_POISONED : p.swp_kind(*pte) == SwpKind::hwpoison) *pte = 0;
       if (*pte == 0 || bits || p.swp_kind(*pte) != SwpKind::swap) return;
+      a.mm.cover(Branch::free_swap);
       machine.put_slot(swp_offset(*pte));
       *pte = 0;
       return;
@@ -90,6 +91,7 @@ Error free_lazily(const Advice& a) {
       if ((page->flags & PG_swapcache) && !machine.free_swap(pte_pfn(*pte))) return;
       page->flags &= u16(~PG_dirty);
     }
+    a.mm.cover(Branch::free_page);
     *pte = p.pte_mkclean(*pte & ~_PAGE_ACCESSED);
     page->flags |= PG_lazyfree;
   });
@@ -110,6 +112,7 @@ Error cold_or_pageout(const Advice& a) {
                                                                addr) != a.victims->end());
     // A page that is on no LRU list yet cannot be isolated; later kernels then leave its A bit too.
     if (pageout && !taken_now && machine.profile.pageout_checks_lru) return;
+    a.mm.cover(taken_now ? Branch::pageout_page : Branch::cold_page);
     *pte &= ~_PAGE_ACCESSED;
     if (taken_now) taken.push_back(pte_pfn(*pte));
   });
@@ -145,7 +148,9 @@ Error guard_install(const Advice& a) {
   for (u64 addr = a.range.start; addr < a.range.end; addr += PAGE_SIZE) {
     u64* pte = a.mm.tables.ensure(addr, PTE_LEVEL);
     if (!pte) return {Cause::table_alloc_failed, "madvise", addr};
-    if (pte_none(*pte)) *pte = guard;
+    if (!pte_none(*pte)) continue;
+    a.mm.cover(Branch::guard_installed);
+    *pte = guard;
   }
   return {};
 }
@@ -154,7 +159,9 @@ Error guard_remove(const Advice& a) {
   if (a.vma().flags & (VM_SPECIAL | VM_HUGETLB)) return a.fail(Cause::locked_vma);
   const Profile& p = a.mm.profile();
   a.for_each_pte([&](u64, u64* pte) {
-    if (p.marker_bits(*pte) & PTE_MARKER_GUARD) *pte = 0;
+    if (!(p.marker_bits(*pte) & PTE_MARKER_GUARD)) return;
+    a.mm.cover(Branch::guard_removed);
+    *pte = 0;
   });
   return {};
 }

@@ -114,7 +114,9 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
     vma.pgoff = backing ? offset >> PAGE_SHIFT : 0;
   }
   vma.page_prot = vma_page_prot(profile(), vma);
+  const std::size_t before = vmas.all().size();
   vmas.merge(vmas.insert(vma), profile());
+  cover(vmas.all().size() > before ? Branch::mmap_alone : Branch::mmap_merged);
   send(unmapped);
   if (flags & (MAP_POPULATE_ | MAP_LOCKED_)) (void)populate_locked(addr, addr + length, false);
   return {addr, {}};
@@ -166,8 +168,9 @@ bool AddressSpace::split_would_exceed(u64 start, u64 end) const {
 
 VmaList::Index AddressSpace::split_at(u64 addr) {
   const VmaList::Index i = vmas.lower(addr);
-  if (i < vmas.all().size() && vmas.all()[i].start < addr) return vmas.split(i, addr);
-  return i;
+  if (i == vmas.all().size() || vmas.all()[i].start >= addr) return i;
+  cover(Branch::vma_split);
+  return vmas.split(i, addr);
 }
 
 void AddressSpace::free_pgtables(u64 start, u64 end) {

@@ -46,6 +46,7 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
     if (flags & VM_ACCESS_FLAGS & ~(flags >> 4))
       return fail(Cause::may_not, found->start, found->end, found->flags);
     if (flags == found->flags) {
+      cover(Branch::mprotect_same);
       at = piece_end;
       continue;
     }
@@ -69,6 +70,7 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
                                           upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0);
     out.value.add(std::move(step.value));
     if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
+    cover(upgrade ? Branch::mprotect_upgrades : Branch::mprotect_plain);
     if (becomes_writable) (void)populate_locked(at, piece_end, true);
     at = piece_end;
   }

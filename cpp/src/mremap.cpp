@@ -96,12 +96,14 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     u64* const to_pmd = tables.writable(to_addr, PMD_LEVEL);
     const u64 nr = part >> PAGE_SHIFT;
     if (pte_none(*to_pmd)) {
+      cover(Branch::mremap_table);
       std::swap(*pmd, *to_pmd);  // the whole table
       return true;
     }
     const Uniform moved = moved_uniform(from_addr, clear_uffd);
     if (part == PMD_SIZE && moved != Uniform::no &&
         tables.uniform_below(*to_pmd) == Uniform::none) {
+      cover(Branch::mremap_shared_table);
       tables.exchange(to_pmd, moved);
       tables.exchange(pmd, Uniform::none);
       return true;
@@ -110,6 +112,7 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     u64* const entry = tables.writable(from_addr, PTE_LEVEL, nr);
     for (u64 i = 0; i < nr - planted(Mutant::mremap_leaves_one); ++i) {
       if (pte_none(entry[i])) continue;
+      cover(clear_uffd ? Branch::mremap_clears : Branch::mremap_entry);
       target[i] = moved_entry(p, entry[i], clear_uffd);
       entry[i] = 0;
     }
@@ -140,6 +143,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   }
   if (ctx && !follows) reset_uffd(p, vmas.edit(vmas.lower(move.to)));
 
+  cover(move.keep_source ? Branch::mremap_dontunmap : Branch::mremap_moves);
   if (move.keep_source) {
     Vma& kept = vmas.edit(vmas.lower(move.from));
     kept.flags &= ~VM_LOCKED;
@@ -148,6 +152,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   } else {
     unmapped.push_back(unmap_range(move.from, move.from + move.from_length));
   }
+  if (follows) cover(Branch::mremap_event);
   if (follows)
     send(source.uffd, {.event = UffdEvent::remap,
                        .address = move.from,
@@ -168,6 +173,7 @@ Error AddressSpace::expand_or_move(u64 addr, u64 old_length, u64 new_length, u32
                     !vmas.first_intersecting(vma.end, grown);
   if (room && !(flags & MREMAP_DONTUNMAP_)) {
     const bool locked = vma.flags & VM_LOCKED;
+    cover(Branch::mremap_grows);
     vmas.edit(i).end = grown;
     vmas.merge(i, profile());
     if (locked) (void)populate_locked(addr + old_length, grown, false);
@@ -262,6 +268,7 @@ Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 f
   const Vma* vma = vmas.find(addr);
   if (!vma) return fail(refuse(Cause::not_mapped, addr));
   if (new_length < old_length) {
+    cover(Branch::mremap_shrinks);
     send(unmap_range(addr + new_length, addr + old_length));
     return {addr, {}};
   }

@@ -140,6 +140,9 @@ class Scan {
   /// make_uffd_wp_pte(): whatever matched is wr-protected, a none entry by a marker.
   void arm(u64* pte) const {
     const Profile& p = mm_.profile();
+    mm_.cover(pte_present(*pte)   ? Branch::scan_arms_present
+              : is_swap_pte(*pte) ? Branch::scan_arms_swap
+                                  : Branch::scan_arms_none);
     if (pte_present(*pte))
       *pte = p.pte_mkuffd_wp(*pte);
     else if (is_swap_pte(*pte))

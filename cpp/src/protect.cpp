@@ -69,7 +69,8 @@ class Walk {
         plan_(plan),
         result_(result),
         kernel_(mm.machine->leaf_kernel),
-        huge_{*mm.machine, mm.tables, vma, result} {}
+        huge_{*mm.machine, mm.tables, vma, result},
+        leaf_branch_(Coverage::first_of(plan, vma)) {}
 
   i64 change_range(Range range);
 
@@ -91,6 +92,11 @@ class Walk {
   const SharedStep& step(Uniform uniform);
   bool change_whole(u64* entry, Level level, Range range, i64& pages);
   void start_notifiers(Level level, Range range);
+  /// Counts the first of three branches that differ by the level: pgd, pud, pmd.
+  void cover_level(Branch first, Level level) {
+    const u16 below = u16(std::min(level, P4D_LEVEL));
+    huge_.machine.coverage.hit(Branch(u16(first) + u16(P4D_LEVEL) - below));
+  }
   void account(const SpanCounts& counts, u64 tables);
   EntryKind none_or_clear_bad(u64* entry, Level level, u64 addr);
   bool splits(u64 addr, u64 next, Level level) const {
@@ -98,7 +104,9 @@ class Walk {
   }
   void count_skipped(u64 addr, u64 next) {
     if (planted(Mutant::skipped_not_counted)) return;
-    if (plan_.counts_none) result_.none_skipped += (next - addr) >> PAGE_SHIFT;
+    if (!plan_.counts_none) return;
+    huge_.machine.coverage.hit(Branch::skipped_absent);
+    result_.none_skipped += (next - addr) >> PAGE_SHIFT;
   }
 
   PageTable& tables_;
@@ -107,6 +115,7 @@ class Walk {
   ProtectResult& result_;
   const LeafKernel kernel_;
   const HugeContext huge_;
+  const u16 leaf_branch_;  ///< the first of what happens to entries of this request and VMA
   std::array<SharedStep, 3> steps_{};
   bool defers_ = false;
   std::vector<LeafJob> jobs_{};
@@ -119,6 +128,7 @@ bool Walk::prepare(u64* entry, Level level) {
   if (!populates(level) || tables_.kind(*entry, level) != EntryKind::none) return true;
   if (planted(Mutant::populate_missing)) return true;
   if (tables_.populate(entry, level)) {
+    cover_level(Branch::populate_pgd, level);
     ++result_.tables_allocated;
     return true;
   }
@@ -131,6 +141,7 @@ bool Walk::prepare(u64* entry, Level level) {
 EntryKind Walk::none_or_clear_bad(u64* entry, Level level, u64 addr) {
   const EntryKind kind = tables_.kind(*entry, level);
   if (kind != EntryKind::bad) return kind;
+  huge_.machine.coverage.hit(Branch::bad_cleared);
   tables_.store(entry, 0);
   result_.bad_cleared.push_back({level, align_down(addr, level_size(level))});
   return EntryKind::none;
@@ -150,6 +161,7 @@ const SharedStep& Walk::step(Uniform uniform) {
 
 /// Adds the counts of `tables` PTE tables that all had the same.
 void Walk::account(const SpanCounts& counts, u64 tables) {
+  huge_.machine.coverage.hit_span(leaf_branch_, counts);
   result_.present += counts.present * tables;
   result_.swap += counts.swap * tables;
   result_.none_to_marker += counts.none_to_marker * tables;
@@ -185,6 +197,7 @@ bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
     result_.tables_allocated += tables_in(level - 1);
   }
   start_notifiers(level, range);
+  cover_level(Branch::shared_pgd, level);
   if (planted(Mutant::shared_not_accounted)) return true;
   account(change.counts, tables);
   pages += i64(change.counts.pages * tables);
@@ -298,12 +311,14 @@ i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
   if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
   if (kind == EntryKind::leaf) run_jobs();  // which may ask for the facts that a split changes
   if (kind == EntryKind::leaf && !splits(addr, next, PMD_LEVEL)) {
+    huge_.machine.coverage.hit(Branch::huge_changed);
     if (!change_huge_pmd(huge_, plan_, pmd, addr)) return 0;
     ++result_.huge;
     ++result_.numa_huge_pte_updates;  // for every request, NUMA or not
     return HPAGE_PMD_NR;
   }
   if (kind == EntryKind::leaf) {
+    huge_.machine.coverage.hit(Branch::huge_split);
     split_huge_pmd(huge_, pmd, addr);
     // A dropped file mapping needs a table again; patch 11 of the series did not think of it.
     if (plan_.splits_file_pmd && !prepare(pmd, PMD_LEVEL)) return FAILED;

@@ -54,6 +54,9 @@ void Machine::reclaim_page(Pfn pfn) {
     dirty |= maps(*pte, pfn) && profile.pte_dirty(*pte);
   });
   const bool discard = anonymous && (page.flags & PG_lazyfree) && !dirty;
+  coverage.hit(discard     ? Branch::reclaim_lazyfree
+               : anonymous ? Branch::reclaim_anon
+                           : Branch::reclaim_file);
   const u64 slot = anonymous && !discard ? slot_of(pfn) : NO_SLOT;
   rmap_walk(*this, pfn, [&](AddressSpace& mm, const Vma& vma, u64, u64* pte) {
     const u64 old = *pte;
@@ -95,6 +98,7 @@ void Machine::migrate_start(Pfn pfn) {
     const u64 old = *pte;
     if (!maps(old, pfn)) return;
     if (profile.pte_dirty(old)) page.flags |= PG_dirty;
+    coverage.hit(old & _PAGE_RW ? Branch::migrate_write : Branch::migrate_read);
     const int type = profile.swp_type_of(migration_kind(profile, old, pages.anon_exclusive(pfn)));
     *pte = make_swp_pte(unsigned(type), pfn) | carried_bits(profile, old);
   });
@@ -102,7 +106,10 @@ void Machine::migrate_start(Pfn pfn) {
 
 Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
   const Page* found = pages.find(pfn);
-  if (!found || found->serial != serial) return 0;
+  if (!found || found->serial != serial) {
+    coverage.hit(Branch::migrate_gone);
+    return 0;
+  }
   const Page source = *found;
   const Pfn target = pages.alloc(0);
   Page& page = pages.at(target);
@@ -120,6 +127,7 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
     u64 entry = pfn_pte(target, vma.page_prot & ~_PAGE_ACCESSED);
     if (old & profile.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
     const bool armed = old & _PAGE_SWP_UFFD_WP;
+    coverage.hit(armed ? Branch::migrated_armed : Branch::migrated);
     if (kind == SwpKind::migration_write) {
       if (vma.flags & VM_WRITE) entry = profile.pte_mkwrite(entry);
     } else if (armed) {

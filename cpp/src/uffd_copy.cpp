@@ -44,6 +44,11 @@ Error install(const Slot& s, Pfn pfn, bool page_in_cache) {
   const bool over_marker = s.vma.shared() || p.copy_private_over_marker;
   if (!pte_none(*s.pte) && !(over_marker && p.is_marker(*s.pte))) return s.exists();
   const bool may_write = s.vma.flags & VM_WRITE;
+  s.mm.cover(!pte_none(*s.pte) ? Branch::fill_over_marker
+             : s.vma.shared()  ? Branch::fill_shared
+             : page_in_cache   ? Branch::fill_private_cached
+                               : Branch::fill_private);
+  if (s.request.wp) s.mm.cover(Branch::fill_wp);
   u64 entry = pfn_pte(pfn, s.vma.page_prot);
   if (may_write || !p.copy_ignores_wp_readonly || !s.vma.shared()) entry = p.pte_mkdirty(entry);
   if (may_write && !(page_in_cache && !s.vma.shared())) entry = p.pte_mkwrite(entry);
@@ -80,6 +85,7 @@ Error fill_shared_copy(const Slot& s) {
 Error fill_zeropage(const Slot& s) {
   if (s.vma.shared()) return fill_shared_copy(s);
   if (!pte_none(*s.pte)) return s.exists();
+  s.mm.cover(Branch::fill_zero);
   *s.pte = pfn_pte(ZERO_PFN, s.vma.page_prot) | _PAGE_SPECIAL;
   return {};
 }
@@ -99,6 +105,7 @@ Error fill_continue(const Slot& s) {
 
 Error fill_poison(const Slot& s) {
   if (!pte_none(*s.pte)) return s.exists();
+  s.mm.cover(Branch::fill_poison);
   *s.pte = s.mm.profile().make_marker(PTE_MARKER_POISONED);
   return {};
 }
@@ -162,6 +169,7 @@ Result<i64> mfill(AddressSpace& mm, UffdId id, const FillRequest& request, u64 s
     const Error error = fill_at(mm, vma, addr, request);
     if (!error) continue;
     if (addr == start) return {-errno_of(error.cause), error};
+    mm.cover(Branch::fill_partial);
     mm.wake_range(id, start, addr);
     return {i64(addr - start), {Cause::partial, request.call, addr - start}};
   }

@@ -40,6 +40,7 @@ Error move_present(const PageMove& m, u64* from, u64* to) {
   const Profile& p = m.mm.profile();
   const u64 old = *from;
   if (old & _PAGE_SPECIAL) {
+    m.mm.cover(Branch::move_zero);
     *to = pfn_pte(pte_pfn(old), m.dst_vma.page_prot) | _PAGE_SPECIAL;
     *from = 0;
     return {};
@@ -48,6 +49,7 @@ Error move_present(const PageMove& m, u64* from, u64* to) {
   Page* page = pool.find(pte_pfn(old));
   if (!page || !pool.anon_exclusive(pte_pfn(old))) return {Cause::entry_busy, CALL, m.src};
   if (!planted(Mutant::move_keeps_index)) page->index = m.dst_vma.index_of(m.dst);
+  m.mm.cover(Branch::move_page);
   u64 entry = pfn_pte(pte_pfn(old), m.dst_vma.page_prot);
   if (p.pte_dirty(old)) entry = p.pte_mkdirty(entry);
   *to = p.pte_mkwrite(entry);
@@ -69,6 +71,7 @@ Error move_page(const PageMove& m) {
   if (!pte_none(*to)) return {Cause::entry_exists, CALL, m.dst, *to};
   if (pte_none(*from)) {
     if (!m.holes_allowed) return {Cause::entry_missing, CALL, m.src};
+    m.mm.cover(Branch::move_hole);
     return {};
   }
   if (pte_present(*from)) return move_present(m, from, to);
@@ -78,6 +81,7 @@ Error move_page(const PageMove& m) {
   if (p.is_marker(*from) || kind != SwpKind::swap)
     return {Cause::entry_special, CALL, m.src, *from};
   if (!(*from & _PAGE_SWP_EXCLUSIVE)) return {Cause::entry_busy, CALL, m.src};
+  m.mm.cover(Branch::move_swap);
   *to = *from;
   *from = 0;
   return {};

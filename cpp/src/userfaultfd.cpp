@@ -176,6 +176,9 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
   split_at(end);
   Vma& vma = vmas.edit(i);
   const bool wp_changes = (vma.flags ^ uffd_flags) & VM_UFFD_WP;
+  cover(!uffd_flags                 ? Branch::unregistered
+        : vma.flags & VM_UFFD_FLAGS ? Branch::reregistered
+                                    : Branch::registered);
   vma.flags = (vma.flags & ~VM_UFFD_FLAGS) | uffd_flags;
   vma.uffd = id;
   if (wp_changes && vma.shared() && p.writenotify_uffd_wp) vma.page_prot = vma_page_prot(p, vma);
@@ -319,6 +322,7 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
 
 /// A waiter that is woken takes its message along if nobody has read it. (fault_pending_wqh)
 void AddressSpace::wake(PendingFault& fault) {
+  cover(Branch::woken);
   fault.woken = true;
   auto& queue = machine->uffds.edit(u64(fault.uffd)).queue;
   const auto unread = std::find_if(queue.begin(), queue.end(), [&](const UffdMsg& message) {
@@ -344,7 +348,10 @@ AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRe
                                                    u64 reason) {
   if (vma.uffd == NO_UFFD) return Fault::sigbus;
   const UffdContext& ctx = machine->uffds[u64(vma.uffd)];
-  if (ctx.features & UFFD_FEATURE_SIGBUS) return Fault::sigbus;
+  if (ctx.features & UFFD_FEATURE_SIGBUS) {
+    cover(Branch::message_sigbus);
+    return Fault::sigbus;
+  }
   if (request.nowait || (ctx.user_mode_only && request.kernel)) return Fault::sigbus;
   const u64 page = align_down(request.addr, PAGE_SIZE);
   UffdMsg message{.event = UffdEvent::pagefault};
@@ -354,6 +361,9 @@ AddressSpace::Fault AddressSpace::handle_userfault(const Vma& vma, const FaultRe
       (reason == VM_UFFD_WP && !planted(Mutant::message_without_wp) ? UFFD_PAGEFAULT_FLAG_WP : 0) |
       (reason == VM_UFFD_MINOR ? UFFD_PAGEFAULT_FLAG_MINOR : 0);
   if (ctx.features & UFFD_FEATURE_THREAD_ID) message.thread = request.thread;
+  cover(reason == VM_UFFD_WP      ? Branch::message_wp
+        : reason == VM_UFFD_MINOR ? Branch::message_minor
+                                  : Branch::message_missing);
   pending.set({.address = page, .write = request.write, .uffd = vma.uffd, .message = message});
   send(vma.uffd, message);
   return Fault::blocked;

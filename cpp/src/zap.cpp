@@ -34,7 +34,9 @@ void AddressSpace::install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old) 
   const bool armed = pte_present(old) ? old & _PAGE_UFFD_WP
                                       : is_swap_pte(old) &&
                                             ((old & _PAGE_SWP_UFFD_WP) || p.is_uffd_wp_marker(old));
-  if (armed) *pte = p.make_marker(PTE_MARKER_UFFD_WP);
+  if (!armed) return;
+  cover(Branch::zap_leaves_marker);
+  *pte = p.make_marker(PTE_MARKER_UFFD_WP);
 }
 
 void AddressSpace::release_present(u64 pte) {
@@ -54,14 +56,23 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
   if (pte_present(old)) {
     const Page* page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
     const bool copies_stay = !details.even_cows && !planted(Mutant::zap_takes_copies);
-    if (copies_stay && page && page->anon()) return;
+    if (copies_stay && page && page->anon()) {
+      cover(Branch::zap_copy_stays);
+      return;
+    }
+    cover(!page ? Branch::zap_special : page->anon() ? Branch::zap_anon : Branch::zap_file);
     *pte = 0;
     release_present(old);
   } else if (const u64 bits = p.marker_bits(old); bits & PTE_MARKER_UFFD_WP) {
-    if (!vma.anonymous() && !details.drop_marker) return;
+    if (!vma.anonymous() && !details.drop_marker) {
+      cover(Branch::zap_marker_stays);
+      return;
+    }
+    cover(Branch::zap_marker_goes);
     if (details.drop_marker && planted(Mutant::unmap_keeps_markers)) return;
     *pte = 0;
   } else if (bits & PTE_MARKER_GUARD) {
+    cover(details.drop_marker ? Branch::zap_guard_goes : Branch::zap_guard_stays);
     if (details.drop_marker) *pte = 0;
     return;
   } else {
@@ -69,7 +80,13 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
     const bool migration = kind >= SwpKind::migration_read && kind <= SwpKind::migration_write;
     const Page* page = migration ? machine->pages.find(swp_offset(old) & SWP_PFN_MASK) : nullptr;
     if (!details.even_cows && (!page || page->anon())) return;
-    if (details.skip_swap && kind == SwpKind::swap) return;
+    if (details.skip_swap && kind == SwpKind::swap) {
+      cover(Branch::zap_swap_skipped);
+      return;
+    }
+    cover(kind == SwpKind::swap ? Branch::zap_swap
+          : migration           ? Branch::zap_migration
+                                : Branch::zap_other);
     *pte = 0;
     if (kind == SwpKind::swap && !planted(Mutant::zap_keeps_slot))
       machine->put_slot(swp_offset(old));
@@ -95,16 +112,19 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
     for (u64* pte = table; pte != table + nr; ++pte) zap_pte(vma, pte, details);
     if (nr < PTRS_PER_TABLE) continue;
     // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
-    if (details.reclaim_tables && table_is_empty(table))
+    if (details.reclaim_tables && table_is_empty(table)) {
+      cover(Branch::zap_frees_table);
       tables.free_pte_table(tables.writable(addr, PMD_LEVEL));
-    else if (!details.drop_marker)  // an unmap frees it anyway
+    } else if (!details.drop_marker) {  // an unmap frees it anyway
       tables.share_if_uniform(tables.writable(addr, PMD_LEVEL));
+    }
   }
 }
 
 /// Pages below shared tables: all have the same word, and go together.
 void AddressSpace::zap_shared(const Vma& vma, u64 start, const Extent& at,
                               const ZapDetails& details) {
+  cover(Branch::zap_shared_table);
   u64 word = *at.entry;
   zap_pte(vma, &word, details);
   if (word != *at.entry) (void)tables.fill(start, at.end, machine->shared_tables.uniform_of(word));

@@ -205,6 +205,8 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
 
   // ---- shared by the source files above, not for callers ----
 
+  void cover(Branch branch) const { machine->coverage.hit(branch); }
+
   // mmap.cpp
   /// An error unless the machine's limit leaves that many table frames: asked before anything
   /// changes.

@@ -17,6 +17,7 @@ struct FaultContext {
   u64 old = 0;   ///< the entry; 0 where no PTE table exists
 
   [[nodiscard]] const Profile& profile() const { return mm.profile(); }
+  void cover(Branch branch) const { mm.cover(branch); }
   /// The slot of the entry, tables made as needed; nullptr: out of memory.
   [[nodiscard]] u64* slot() const { return mm.tables.ensure(addr, PTE_LEVEL); }
   /// vmf_orig_pte_uffd_wp(): the fault came through a marker, so the page comes in armed.

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "ptwalk/coverage.hpp"
 #include "ptwalk/error.hpp"
 #include "ptwalk/file.hpp"
 #include "ptwalk/kernels.hpp"
@@ -55,6 +56,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   SharedTables shared_tables;
   PagePool pages;
   PlanCache plans{profile};
+  Coverage coverage;            ///< never undone
   UndoPool<File> files;         ///< by FileId
   UndoPool<UffdContext> uffds;  ///< by UffdId
   UndoPool<SwapSlot> swap;

@@ -18,7 +18,8 @@ Executor::Executor(const Profile& profile, std::span<const u8> setup, const Opti
       options_(options),
       words_(raw_words(profile)),
       world_(profile),
-      coverage_(branches().size()) {
+      coverage_(branches().size()),
+      of_rules_(coverage_.end() - std::ptrdiff_t(Coverage::SIZE)) {
   world_.machine->leaf_kernel = options_.kernel->apply;
   world_.machine->threads = 1;
   Report report;
@@ -48,7 +49,8 @@ void Executor::apply(std::span<const u8> program, Report& report) {
 RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
   if (touched_) start_->restore(world_);
   touched_ = true;
-  std::fill(coverage_.begin(), coverage_.end(), 0);
+  std::fill(coverage_.begin(), of_rules_, 0);
+  world_.machine->coverage.clear();
   Report report;
   report.steps = steps;
   apply(program, report);
@@ -70,12 +72,17 @@ std::vector<Step> Executor::steps(std::span<const u8> program) {
   return steps;
 }
 
+std::span<const u64> Executor::coverage() {
+  std::ranges::copy(world_.machine->coverage.counts(), of_rules_);
+  return coverage_;
+}
+
 void Executor::run_batch(std::span<const BatchItem> programs, std::span<RunResult> results) {
   for (std::size_t i = 0; i < programs.size(); ++i) {
     results[i] = run(programs[i].program, nullptr);
     if (!programs[i].coverage) continue;
-    for (std::size_t b = 0; b < coverage_.size(); ++b)
-      programs[i].coverage[b] = u8(std::min<u64>(coverage_[b], 255));
+    std::ranges::transform(coverage(), programs[i].coverage,
+                           [](u64 count) { return u8(std::min<u64>(count, 255)); });
   }
 }
 
@@ -85,6 +92,7 @@ std::span<const std::string> branches() {
     for (const Operation& operation : operations())
       for (const char* how : {"done", "refused", "nothing to act on"})
         all.push_back("operation/" + std::string(operation.name) + ": " + how);
+    all.insert(all.end(), Coverage::names().begin(), Coverage::names().end());
     return all;
   }();
   return names;

@@ -44,7 +44,7 @@ class Executor {
   /// Of the state that the last run left, or of the setup.
   [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_.machine); }
   /// How often the last run took each branch.
-  [[nodiscard]] std::span<const u64> coverage() const { return coverage_; }
+  [[nodiscard]] std::span<const u64> coverage();
   [[nodiscard]] const Profile& profile() const { return profile_; }
 
  private:
@@ -59,6 +59,7 @@ class Executor {
   std::optional<SavedWorld> start_;  ///< what the setup made
   bool touched_ = false;             ///< the state is no longer that
   std::vector<u64> coverage_;
+  const std::vector<u64>::iterator of_rules_;  ///< where the branches of the rules begin
 };
 
 /// Names of the branches, in the order of their counts.
