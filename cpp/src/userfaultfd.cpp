@@ -183,8 +183,9 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
 
 void AddressSpace::clear_uffd(u64 start, u64 end) {
   const Vma vma = *vmas.find(start);
+  ProtectResult account;  // nobody asks for it
   if (vma.uffd_wp() && profile().unregister_resolves && !planted(Mutant::unregister_keeps_bits))
-    (void)uffd_wp_range(vma, start, end, false);
+    (void)uffd_wp_range(vma, start, end, false, account);
   // userfaultfd_unregister() wakes only where faults wait for a missing page.
   if (vma.flags & VM_UFFD_MISSING) wake_range(vma.uffd, start, end);
   set_uffd(start, end, NO_UFFD, 0);
@@ -239,8 +240,8 @@ void AddressSpace::uffd_close(UffdId id) {
   ctx.mmap_changing = 0;
 }
 
-Result<ProtectResult> AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end,
-                                                  bool protect) {
+Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect,
+                                  ProtectResult& account) {
   const Profile& p = profile();
   u32 cp_flags = protect ? MM_CP_UFFD_WP : MM_CP_UFFD_WP_RESOLVE;
   if (!protect && p.wp_upgrades && vma_wants_manual_pte_write_upgrade(p, vma))
@@ -249,7 +250,7 @@ Result<ProtectResult> AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64
   const u64 newprot = !p.wp_table_word ? vma.page_prot
                       : protect        ? vm_get_page_prot(vma.flags & ~VM_WRITE)
                                        : vm_get_page_prot(vma.flags);
-  return ptwalk::change_protection(*this, vma, {start, end}, newprot, cp_flags);
+  return ptwalk::change_protection(*this, vma, {start, end}, newprot, cp_flags, account);
 }
 
 Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 length, u64 mode) {
@@ -287,9 +288,8 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
                   start, length);
     at = std::max(at, vma->start);
     const u64 piece_end = std::min(vma->end, end);
-    auto step = uffd_wp_range(*vma, at, piece_end, protect);
-    out.value.add(std::move(step.value));
-    if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
+    if (Error e = uffd_wp_range(*vma, at, piece_end, protect, out.value))
+      return fail(e.cause, e.a, e.b, e.c);
     at = piece_end;
   }
   if (!protect && !dontwake && !planted(Mutant::resolve_wakes_nobody)) wake_range(id, start, end);
