@@ -157,7 +157,9 @@ def make_venv(groups: Sequence[str]) -> None:
         (purelib() / "ptwalk-checkout.pth").write_text(SOURCES)
         script = VENV / "bin" / "ptwalk"
         script.write_text(
-            f"#!{PYTHON}\nimport sys\nfrom ptwalk.cli import main\n\nsys.exit(main())\n"
+            f"#!{PYTHON}\nimport sys\nfrom ptwalk.cli import main\n\n"
+            'if __name__ == "__main__":  # workers of a campaign import it again\n'
+            "    sys.exit(main())\n"
         )
         script.chmod(0o755)
     run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted)
@@ -228,6 +230,29 @@ def demo(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "ptwalk", "demo", *arguments)
 
 
+def bench(arguments: list[str]) -> int:
+    """Measure ptwalk against the machine's limit and against peers, installed for it."""
+    with lock():
+        make_venv(["build", "bench"])
+        build("dev", "_core")
+    return call(PYTHON, "-m", "ptwalk", "bench", *arguments)
+
+
+def instructions() -> int:
+    """Count by callgrind the instructions that each leaf kernel takes for an entry."""
+    if shutil.which("valgrind") is None:
+        stop("valgrind is missing; type: sudo apt-get install valgrind")
+    with lock():
+        make_venv(["build"])
+        build("dev", "_core")
+        build("bench", "count_instructions")
+    names = subprocess.check_output(
+        [PYTHON, "-c", "import ptwalk; print(*ptwalk.kernels())"], text=True
+    )
+    script = ROOT / "benchmarks" / "native" / "count_instructions.py"
+    return call(PYTHON, script, ROOT / "build" / "bench" / "count_instructions", *names.split())
+
+
 def test(arguments: list[str], sanitize: str | None) -> int:
     """Run the C++ tests and pytest; with --sanitize the C++ tests alone, under the sanitizer."""
     with lock():
@@ -261,11 +286,26 @@ def compile_only(target: str) -> int:
 
 
 def oracle() -> int:
-    """Let other people's page-table walkers, volatility3 and drgn, read the tables."""
+    """Let other people's page-table walkers read the tables, and the benchmark's peers agree."""
     with lock():
-        make_venv(["build", "test", "oracle"])
+        make_venv(["build", "test", "bench"])
         build("dev", "_core")
-    return call(PYTHON, "-m", "pytest", "tests/test_foreign_walkers.py")
+    tests = [
+        "tests/test_foreign_walkers.py",
+        "tests/test_bench_peers.py",
+        "tests/test_bench_plots.py",
+    ]
+    return call(PYTHON, "-m", "pytest", *tests)
+
+
+def mutants(arguments: list[str]) -> int:
+    """Build with planted bugs, then tell how campaigns and the C++ unit tests find each."""
+    with lock():
+        make_venv(["build"])
+        tests, package = build("mutants"), mutants_package()
+    options: list[str | Path] = ["--tests", tests] if tests else []
+    environment = {"PYTHONPATH": str(package)}
+    return call(PYTHON, "-m", "ptwalk.fuzz.mutants", *options, *arguments, env=environment)
 
 
 def lint() -> int:
@@ -315,6 +355,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="the main job; further arguments go to `ptwalk demo`")
+    commands.add_parser("bench", help="measure; further arguments go to `ptwalk bench`")
     tests = commands.add_parser("test", help="C++ and Python tests; further arguments go to pytest")
     tests.add_argument(
         "--sanitize",
@@ -325,19 +366,24 @@ def main() -> int:
     )
     target = commands.add_parser("build", help="compile what changed and run nothing")
     target.add_argument("target", nargs="?", default="all", help="_core, ptwalk_tests or all")
-    commands.add_parser("oracle", help="volatility3 and drgn, installed for it, read the tables")
+    commands.add_parser("instructions", help="of each leaf kernel, counted by callgrind")
+    commands.add_parser(
+        "mutants", help="a build with planted bugs, and what finds each; more goes to the report"
+    )
+    commands.add_parser("oracle", help="peers, installed for it, read the tables and agree")
     commands.add_parser("lint", help="ruff, mypy, stubtest, clang-format")
     commands.add_parser("doctor", help="what this machine has and lacks")
     known, rest = parser.parse_known_args()
-    if known.command == "demo":
-        return demo(rest)
+    if known.command in ("demo", "bench", "mutants"):
+        return {"demo": demo, "bench": bench, "mutants": mutants}[known.command](rest)
     if known.command == "test":
         return test(rest, known.sanitize)
     if rest:
         parser.error(f"{known.command} takes no arguments, got {shlex.join(rest)}")
     if known.command == "build":
         return compile_only(known.target)
-    return {"lint": lint, "oracle": oracle, "doctor": doctor}[known.command]()
+    plain = {"lint": lint, "oracle": oracle, "doctor": doctor, "instructions": instructions}
+    return plain[known.command]()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a call from Python costs, and what protecting a range costs, as users see them.
 
-Run with ``pytest benchmarks --benchmark-only``. Compare rows of one run; times of two machines,
-or of two runs on a busy one, say nothing.
+Run with ``pytest benchmarks/bench_calls.py --benchmark-enable``. Compare rows of one run; times of
+two machines, or of two runs on a busy one, say nothing. ``ptwalk bench`` compares with others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ptwalk
 import pytest
+from ptwalk import _core, workload
 
 BASE, PAGE = 0x100000000000, 4096
 
@@ -25,9 +26,58 @@ def registered(profile: str, length: int, *, touch: int) -> tuple[ptwalk.Address
     return mm, uffd
 
 
+def test_an_empty_call(benchmark: Any) -> None:
+    benchmark(_core.empty_call, BASE, PAGE)
+
+
 def test_the_smallest_call(benchmark: Any) -> None:
     mm, _ = registered("6.18", 1 << 21, touch=1)
     benchmark(mm.entry, BASE)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_access(benchmark: Any, write: bool) -> None:
+    mm, _ = registered("6.18", 1 << 21, touch=1)
+    benchmark(mm.access, BASE, write=write)
+
+
+def test_write_fault_and_its_resolution(benchmark: Any) -> None:
+    mm, uffd = registered("6.18", 1 << 21, touch=1)
+
+    def fault() -> None:
+        uffd.writeprotect(BASE, PAGE)
+        mm.access(BASE, write=True)
+        uffd.read()
+        uffd.writeprotect(BASE, PAGE, protect=False)
+        mm.access(BASE, write=True)
+
+    benchmark(fault)
+
+
+def test_protect_16_pages_by_position(benchmark: Any) -> None:
+    _, uffd = registered("6.18", 1 << 21, touch=1)
+    benchmark(uffd.writeprotect, BASE, 16 * PAGE)
+
+
+def test_protect_16_pages_by_keyword(benchmark: Any) -> None:
+    _, uffd = registered("6.18", 1 << 21, touch=1)
+    benchmark(uffd.writeprotect, start=BASE, length=16 * PAGE, protect=True)
+
+
+def test_mprotect_16_pages(benchmark: Any) -> None:
+    mm, _ = registered("6.18", 1 << 21, touch=1)
+    benchmark(mm.mprotect, BASE, 16 * PAGE, ptwalk.PROT_READ | ptwalk.PROT_WRITE)
+
+
+def test_map_touch_and_unmap(benchmark: Any) -> None:
+    mm = ptwalk.AddressSpace("6.18")
+
+    def cycle() -> None:
+        mm.mmap(BASE, 16 * PAGE, "rw-")
+        mm.populate(BASE, 16 * PAGE, write=True)
+        mm.munmap(BASE, 16 * PAGE)
+
+    benchmark(cycle)
 
 
 @pytest.mark.parametrize("pages", [1, 16, 512])
@@ -51,6 +101,15 @@ def test_protect_and_resolve_1_gib(benchmark: Any, profile: str, touch: int) -> 
         uffd.writeprotect(BASE, 1 << 30, protect=False)
 
     benchmark(both)
+
+
+def test_protect_and_resolve_1_tib_never_touched(benchmark: Any) -> None:
+    def whole() -> None:
+        w = workload.build("untouched", length=1 << 40)
+        w.uffd.writeprotect(w.start, w.length)
+        w.uffd.writeprotect(w.start, w.length, protect=False)
+
+    benchmark(whole)
 
 
 def test_export_1_gib(benchmark: Any) -> None:

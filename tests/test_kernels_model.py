@@ -1,7 +1,7 @@
 """The C++ leaf step against the independent Python model of it, on arbitrary input.
 
 Words, protection words, flags, VMAs, options and page facts are drawn; each entry of one call of
-change_protection must be what tests/leaf_model.py says, and the counters must add up to its steps.
+change_protection must be what ptwalk.fuzz.leaf_model says, and the counters add up to its steps.
 Pages have facts where load_pages gives them some; the others are ordinary, as in the model.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import leaf_model as lm
 import numpy as np
 import ptwalk
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from leaf_model import PageFacts
 from ptwalk import AddressSpace, RegularFile, ShmemFile
+from ptwalk.fuzz import leaf_model as lm
+from ptwalk.fuzz.leaf_model import PageFacts
 
 BASE, PAGE, LENGTH = 0x7F0000000000, 4096, 2 << 20
 FIRST_PFN, NR_PAGES = 0x180000, 6  # frames that get facts, far from those the machine picks

@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import leaf_model as lm
 import pytest
-from leaf_model import PageFacts, classify, leaf_step, swap_types
 from paths import named_vector_files, pte_vector_files, walk_vector_files
+from ptwalk.fuzz import leaf_model as lm
+from ptwalk.fuzz.leaf_model import PageFacts, classify, leaf_step, swap_types
 from walk_vectors import WalkCase, WalkTable, iter_walk_cases
 
 V2 = "uffd-wp-v2"

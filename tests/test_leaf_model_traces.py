@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import leaf_model as lm
 import pytest
-from leaf_model import PageFacts, classify, leaf_step
 from paths import trace_files
+from ptwalk.fuzz import leaf_model as lm
+from ptwalk.fuzz.leaf_model import PageFacts, classify, leaf_step
 
 Step = dict[str, Any]
 Page = dict[str, Any]

@@ -12,7 +12,6 @@ import re
 from functools import cache
 from typing import Any
 
-import leaf_model
 import numpy as np
 import ptwalk
 import pytest
@@ -20,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import trace_files
 from ptwalk import InvalidArgument, Kind, pte
+from ptwalk.fuzz import leaf_model
 
 NX = 1 << 63
 BIT58, BIT57 = 1 << 58, 1 << 57

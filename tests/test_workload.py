@@ -37,6 +37,39 @@ def test_a_mix_has_its_shares_and_requests_count_them(profile: str) -> None:
     assert w.mm.validate() == []
 
 
+def test_anonymous_pages_are_exclusive_and_get_rw_back() -> None:
+    w = workload.build("70/15/10/5", length=8 * PMD, backing="anon")
+    before, facts = w.mm.ptes(w.start, w.length), w.mm.pages(w.start, w.length)
+    here = before & np.uint64(1) != 0
+    pg_anon, pg_anon_exclusive = 2, 4
+    wanted = pg_anon | pg_anon_exclusive
+    np.testing.assert_array_equal(facts["flags"] & wanted == wanted, here)
+    np.testing.assert_array_equal(
+        facts["pfn"][here], before[here] >> np.uint64(12) & np.uint64(0xFFFFFFFFFF)
+    )
+    assert w.uffd.writeprotect(w.start, w.length).none_to_marker == 0  # without WP_UNPOPULATED
+    w.uffd.writeprotect(w.start, w.length, protect=False)
+    np.testing.assert_array_equal(w.mm.ptes(w.start, w.length)[here], before[here])
+    assert w.mm.validate() == []
+
+
+@pytest.mark.parametrize("profile", ["uffd-wp-v2", "6.18"])
+def test_shared_shmem_has_the_entries_of_a_private_mapping(profile: str) -> None:
+    shared, private = (
+        workload.build("25/25/25/25", length=4 * PMD, profile=profile, backing=backing)
+        for backing in ("shmem", "private-file")
+    )
+    assert [w.vma.flags for w in (shared, private)] == [ptwalk.MAP_SHARED, ptwalk.MAP_PRIVATE]
+    np.testing.assert_array_equal(
+        shared.mm.ptes(shared.start, shared.length), private.mm.ptes(private.start, private.length)
+    )
+
+
+@pytest.mark.parametrize(("profile", "word"), [("uffd-wp-v2", 4), ("6.18", 0xFFFFFFFFFFFFFC00)])
+def test_the_marker_of_a_profile(profile: str, word: int) -> None:
+    assert workload.marker(profile) == word
+
+
 def test_a_seed_decides_every_entry() -> None:
     words = [
         workload.build("25/25/25/25", length=8 * PMD, seed=seed).mm.ptes(workload.START, 8 * PMD)
@@ -69,6 +102,8 @@ def test_named_mixes(mix: str, pages: int) -> None:
     [
         ({"mix": "70/15/10/6", "length": PMD}, "add up to 100"),
         ({"mix": "full", "length": PMD}, "'full' is not known"),
+        ({"mix": "present", "length": PMD, "backing": "tmpfs"}, "'tmpfs' is not known; use one of"),
+        ({"mix": "untouched", "length": PMD, "backing": "anon"}, "untouched mapping .anon."),
         ({"mix": "present", "length": 4096}, "multiple of 2 MiB"),
         ({"mix": "present", "length": 128 << 40}, "64 TiB"),
         ({"mix": "present", "length": PMD, "tables": 0}, "share of tables"),

@@ -156,6 +156,7 @@ void register_messages(py::module_& m);
 void register_profiles(py::module_& m);
 void register_machine(py::module_& m);
 void register_checkpoint(py::module_& m);
+void register_yardstick(py::module_& m);
 void register_system_calls(SpaceClass& space);
 void register_userfaultfd(SpaceClass& space);
 void register_queries(SpaceClass& space);

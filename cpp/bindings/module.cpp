@@ -6,9 +6,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace ptwalk::bindings;
   m.doc() = "Bridge to the C++ core of ptwalk; not for direct use, import ptwalk.";
   register_checkpoint(m);
-  m.def(
-      "nop", [](ptwalk::u64, ptwalk::u64) {},
-      "Does nothing: what any call costs, the yardstick of benchmarks.");
   register_profiles(m);
   register_results(m);
   register_messages(m);
@@ -19,5 +16,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_queries(space);
   register_raw(space);
   register_pages(space);
+  register_yardstick(m);
   register_fuzz(m);
 }

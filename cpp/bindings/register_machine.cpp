@@ -1,6 +1,9 @@
 // _core.Machine: one kernel with its memory and files. The Python classes Machine and ShmemFile,
 // RegularFile stand on it; a file is a number here.
+#include <pybind11/stl.h>
+
 #include "convert.hpp"
+#include "ptwalk/hybrid.hpp"
 #include "ptwalk/kernels.hpp"
 #include "ptwalk/mutants.hpp"
 
@@ -67,6 +70,14 @@ py::dict profile_info(const std::string& name, const py::dict& config) {
   info["wp_file_feature"] = profile.wp_file_feature;
   info["levels"] = py::make_tuple("pte", "pmd", "pud", "p4d", "pgd");
   return info;
+}
+
+/// Every rule and its value in words.
+py::dict profile_rules(const std::string& name) {
+  const Profile profile = make_profile(name, {});
+  py::dict values;
+  for (const Rule& rule : rules()) values[py::str(rule.name)] = rule.value(profile);
+  return values;
 }
 
 template <class T>
@@ -138,13 +149,9 @@ py::tuple file_info(Machine& machine, FileId id) {
 }  // namespace
 
 Profile make_profile(const std::string& name, const py::dict& config) {
-  const Profile* found = find_profile(name);
-  if (found == nullptr) {
-    std::string known;
-    for (const Profile& p : profiles()) known += (known.empty() ? "" : ", ") + std::string(p.name);
-    raise_invalid("profile " + shown(py::str(name)) + " is not known; use one of " + known);
-  }
-  Profile profile = *found;
+  NamedProfile named = named_profile(name);
+  if (!named.profile) raise_invalid(named.wrong);
+  Profile& profile = *named.profile;
   for (const auto& [key, value] : config) {
     const bool is_name = PyUnicode_Check(key.ptr());
     if (!PyBool_Check(value.ptr())) {
@@ -157,7 +164,7 @@ Profile make_profile(const std::string& name, const py::dict& config) {
       raise_invalid("config option " + shown(key) + " is not known; use one of " + known);
     }
   }
-  return profile;
+  return std::move(profile);
 }
 
 void register_profiles(py::module_& m) {
@@ -185,6 +192,7 @@ void register_profiles(py::module_& m) {
   m.def(
       "trim", [] { return FrameCache::shared().trim(); },
       "Returns the memory of machines that are gone to the system; bytes.");
+  m.def("profile_rules", profile_rules, "Every rule of a profile and its value in words.");
   m.def("profile_info", profile_info, py::arg("name"), py::arg("config"),
         "What decoding an entry needs to know about a profile.");
 }

@@ -1,5 +1,7 @@
 #include "ptwalk/plan_cache.hpp"
 
+#include "ptwalk/mutants.hpp"
+
 namespace ptwalk {
 
 const LeafPlan& PlanCache::get(const Vma& vma, u64 newprot, u32 cp_flags, u64 uffd_features,
@@ -9,7 +11,8 @@ const LeafPlan& PlanCache::get(const Vma& vma, u64 newprot, u32 cp_flags, u64 uf
   constexpr u64 GOLDEN = 0x9e3779b97f4a7c15;
   const u64 mixed = (newprot ^ vma.flags << 8 ^ u64(cp_flags) << 40 ^ u64(vma.kind) << 48) * GOLDEN;
   Slot& slot = slots_[mixed >> 61];
-  if (!slot.used || slot.request != request) {
+  const bool kept = slot.used && slot.request == request && !MUTANTS_PLANTED;
+  if (!kept) {
     Vma seen;  // with nothing that the request does not hold
     seen.flags = request.vm_flags;
     seen.kind = request.kind;

@@ -7,31 +7,6 @@
 namespace ptwalk {
 namespace {
 
-using Kinds = std::array<SwpKind, 32>;
-
-/// Numbers the special types from the top of the 5-bit range. (include/linux/swap.h)
-Kinds number_swap_types(const Profile& profile) {
-  std::vector<SwpKind> special;
-  if (profile.config.memory_failure) special.push_back(SwpKind::hwpoison);
-  special.push_back(SwpKind::migration_read);
-  if (profile.exclusive_types) special.push_back(SwpKind::migration_read_exclusive);
-  special.push_back(SwpKind::migration_write);
-  if (profile.config.device_private) {
-    special.push_back(SwpKind::device_private_write);
-    special.push_back(SwpKind::device_private_read);
-    if (profile.exclusive_types && !profile.one_device_exclusive)
-      special.push_back(SwpKind::device_exclusive_write);
-    if (profile.exclusive_types) special.push_back(SwpKind::device_exclusive_read);
-  }
-  if (profile.marker_format == MarkerFormat::swap_type) special.push_back(SwpKind::pte_marker);
-  if (profile.swapin_error_type) special.push_back(SwpKind::swapin_error);
-  Kinds kinds;
-  kinds.fill(SwpKind::swap);
-  std::size_t type = kinds.size() - special.size();
-  for (SwpKind kind : special) kinds[type++] = kind;
-  return kinds;
-}
-
 /// The v5.12 tree: the common base of the three profiles of the seed's era.
 Profile v5_12() {
   Profile p;
@@ -167,7 +142,7 @@ Profile v6_18() {
 
 std::vector<Profile> make_profiles() {
   std::vector<Profile> all{v5_12(), uffd_wp_v2_11(), uffd_wp_v2(), v6_1(), v6_12(), v6_18()};
-  for (Profile& profile : all) profile.swp_kinds = number_swap_types(profile);
+  for (Profile& profile : all) number_swap_types(profile);
   return all;
 }
 
@@ -231,6 +206,27 @@ u64 Profile::leaf_modify(u64 v, u64 newprot, Level level) const {
   return (v & _PAGE_RW) ? shift_dirty_out(modified) : shift_dirty_in(modified);
 }
 
+// From the top of the 5-bit range. (include/linux/swap.h)
+void number_swap_types(Profile& profile) {
+  std::vector<SwpKind> special;
+  if (profile.config.memory_failure) special.push_back(SwpKind::hwpoison);
+  special.push_back(SwpKind::migration_read);
+  if (profile.exclusive_types) special.push_back(SwpKind::migration_read_exclusive);
+  special.push_back(SwpKind::migration_write);
+  if (profile.config.device_private) {
+    special.push_back(SwpKind::device_private_write);
+    special.push_back(SwpKind::device_private_read);
+    if (profile.exclusive_types && !profile.one_device_exclusive)
+      special.push_back(SwpKind::device_exclusive_write);
+    if (profile.exclusive_types) special.push_back(SwpKind::device_exclusive_read);
+  }
+  if (profile.marker_format == MarkerFormat::swap_type) special.push_back(SwpKind::pte_marker);
+  if (profile.swapin_error_type) special.push_back(SwpKind::swapin_error);
+  profile.swp_kinds.fill(SwpKind::swap);
+  std::size_t type = profile.swp_kinds.size() - special.size();
+  for (SwpKind kind : special) profile.swp_kinds[type++] = kind;
+}
+
 std::span<const Profile> profiles() {
   static const std::vector<Profile> all = make_profiles();
   return all;
@@ -254,7 +250,7 @@ bool set_config(Profile& profile, std::string_view option, bool value) {
   const Option* found = find_option(option);
   if (!found) return false;
   profile.config.*found->member = value;
-  profile.swp_kinds = number_swap_types(profile);
+  number_swap_types(profile);
   return true;
 }
 

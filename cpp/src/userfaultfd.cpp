@@ -6,6 +6,7 @@
 
 #include "ptwalk/address_space.hpp"
 #include "ptwalk/mutants.hpp"
+#include "ptwalk/plan.hpp"
 #include "ptwalk/uffd_checks.hpp"
 
 namespace ptwalk {
@@ -240,9 +241,15 @@ void AddressSpace::uffd_close(UffdId id) {
   ctx.mmap_changing = 0;
 }
 
-Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect,
-                                  ProtectResult& account) {
-  const Profile& p = profile();
+namespace {
+
+/// What UFFDIO_WRITEPROTECT asks change_protection() for.
+struct WpRequest {
+  u64 newprot;
+  u32 cp_flags;
+};
+
+WpRequest wp_request(const Profile& p, const Vma& vma, bool protect) {
   u32 cp_flags = protect ? MM_CP_UFFD_WP : MM_CP_UFFD_WP_RESOLVE;
   if (!protect && p.wp_upgrades && vma_wants_manual_pte_write_upgrade(p, vma))
     cp_flags |= MM_CP_TRY_CHANGE_WRITABLE;
@@ -250,7 +257,22 @@ Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool prote
   const u64 newprot = !p.wp_table_word ? vma.page_prot
                       : protect        ? vm_get_page_prot(vma.flags & ~VM_WRITE)
                                        : vm_get_page_prot(vma.flags);
-  return ptwalk::change_protection(*this, vma, {start, end}, newprot, cp_flags, account);
+  return {newprot, cp_flags};
+}
+
+}  // namespace
+
+Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect,
+                                  ProtectResult& account) {
+  const WpRequest request = wp_request(profile(), vma, protect);
+  return ptwalk::change_protection(*this, vma, {start, end}, request.newprot, request.cp_flags,
+                                   account);
+}
+
+LeafPlan AddressSpace::uffd_wp_plan(const Vma& vma, bool protect) const {
+  const WpRequest request = wp_request(profile(), vma, protect);
+  return compile_plan(profile(), vma, request.newprot, request.cp_flags,
+                      machine->uffd_features(vma.uffd), users);
 }
 
 Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 length, u64 mode) {

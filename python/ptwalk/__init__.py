@@ -159,6 +159,10 @@ from .pages import (
     Migration,
     Outcome,
 )
+from .profile_rules import (
+    hybrid,
+    rules,
+)
 from .queries import (
     ScanResult,
     Stats,
@@ -324,12 +328,14 @@ __all__ = [
     "decode",
     "explain",
     "fuzz",
+    "hybrid",
     "kernels",
     "live",
     "page_align",
     "page_align_down",
     "profiles",
     "replay",
+    "rules",
     "trim",
     "workload",
 ]

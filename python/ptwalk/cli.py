@@ -1,7 +1,8 @@
-"""The command line: ``ptwalk demo | replay | read | explain | profiles | doctor``.
+"""The command line: ``ptwalk demo | replay | fuzz | read | explain | bench | profiles | doctor``.
 
 Each command is a few lines on the public names, so that a script can do the same. Errors of
-ptwalk are one line on stderr and exit status 2; `replay` exits with 1 on any difference.
+ptwalk are one line on stderr and exit status 2; `replay` exits with 1 on any difference, `fuzz` on
+any finding.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__
+from . import __version__, cli_fuzz
 from .errors import InvalidArgument, PtwalkError
 from .machine import DEFAULT_PROFILE, profiles
 from .pagemap import PM_PFRAME_MASK, Pagemap
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 (`replay` found a difference) or 2 (an error, said on stderr).
+        Exit status: 0, 1 (`replay` or `fuzz` found something) or 2 (an error, said on stderr).
     """
     args = _parser().parse_args(argv)
     try:
@@ -63,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--json", action="store_true", help="one JSON document instead of text")
     replay.set_defaults(run=_replay)
 
+    cli_fuzz.add_parser(commands)
+
     read = commands.add_parser("read", help="the VMAs of a process and their entries by kind")
     read.add_argument("pid", metavar="PID", help='a process, or "self"')
     read.set_defaults(run=_read)
@@ -72,6 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--profile", required=True, help='the kernel; "ptwalk profiles" has them')
     explain.add_argument("--level", default="pte", help="pte (default), pmd, pud, p4d or pgd")
     explain.set_defaults(run=_explain)
+
+    bench = commands.add_parser("bench", help="measure it against the machine's limit and others")
+    bench.add_argument("suites", nargs="*", metavar="SUITE", help="what to measure; all if none")
+    bench.add_argument("--quick", action="store_true", help="less of everything, in a minute")
+    bench.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="measure nothing, read results"
+    )
+    for option, metavar, text in (
+        ("--json", "FILE", "write the results"),
+        ("--markdown", "FILE", "write tables of ratios"),
+        ("--document", "FILE", "write the page docs/performance.md"),
+        ("--plots", "DIR", "write pictures (pip install ptwalk[plot])"),
+    ):
+        bench.add_argument(option, type=Path, metavar=metavar, help=text)
+    bench.set_defaults(run=_bench)
 
     profiles = commands.add_parser("profiles", help="the kernels that are modelled")
     profiles.set_defaults(run=_profiles)
@@ -127,6 +145,14 @@ def _read(args: argparse.Namespace) -> int:
 
 def _explain(args: argparse.Namespace) -> int:
     print(explain(_integer(args.word, "WORD", 0), profile=args.profile, level=args.level))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from .bench.command import Wishes, bench
+
+    wishes = Wishes(args.json, args.markdown, args.document, args.plots)
+    bench(args.suites, args.source, wishes, quick=args.quick)
     return 0
 
 

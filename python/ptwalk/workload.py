@@ -1,15 +1,16 @@
 """Workloads: named, seeded address spaces to protect and resolve, for benchmarks and tests.
 
-A workload is one private file mapping, registered with a userfaultfd for wr-protection, whose PTE
-tables hold a mix of present, none, swap and marker entries. Entries are stored raw, so building
-65536 tables takes seconds; pages have no facts and swap slots no counts. Huge pages are left out.
+A workload is one mapping, registered with a userfaultfd for wr-protection, whose PTE tables hold a
+mix of present, none, swap and marker entries. Entries are stored raw, so building 65536 tables
+takes seconds; swap slots have no counts, and pages no facts unless they are anonymous: those are
+exclusive and dirty, as after a store. Huge pages are left out.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -39,6 +40,14 @@ _SHARES = {  # percent of present, none, swap and marker entries
     "sparse": (2, 98, 0, 0),
 }
 _WHOLE = ("untouched", "marker")
+_FACTS = 1 | 4 | 8  # anonymous, exclusive, dirty
+
+Backing = Literal["private-file", "shmem", "anon"]
+_MAP_FLAGS: dict[Backing, str] = {
+    "private-file": "private",
+    "shmem": "shared",
+    "anon": "private|anonymous",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class Workload:
     profile: str
     start: int
     length: int
+    backing: Backing
 
 
 def _shares_of(mix: str) -> tuple[int, ...]:
@@ -80,17 +90,31 @@ def _shares_of(mix: str) -> tuple[int, ...]:
     )
 
 
-def _marker(profile: str) -> int:
-    """Return the word that wr-protecting a none entry leaves."""
-    scratch, uffd, _ = _registered(profile, 2 * _PMD_SIZE)
+def marker(profile: str) -> int:
+    """Return the word that wr-protecting a none entry of a file leaves.
+
+    Parameters
+    ----------
+    profile : str
+        Which kernel's rules apply.
+
+    Returns
+    -------
+    int
+        0 where the profile has no markers.
+    """
+    scratch, uffd, _ = _registered(profile, 2 * _PMD_SIZE, "private-file")
     scratch.access(START, write=False)  # v2 populates below an existing PMD table only
     uffd.writeprotect(START + _PMD_SIZE, 4096)
     return int(scratch.ptes(START + _PMD_SIZE, 4096)[0])
 
 
-def _registered(profile: str, length: int) -> tuple[AddressSpace, Userfaultfd, Vma]:
+def _registered(
+    profile: str, length: int, backing: Backing
+) -> tuple[AddressSpace, Userfaultfd, Vma]:
     mm = AddressSpace(profile)
-    mm.mmap(START, length, "rw-", "private", ShmemFile(length))
+    file = None if backing == "anon" else ShmemFile(length)
+    mm.mmap(START, length, "rw-", _MAP_FLAGS[backing], file)
     uffd = mm.userfaultfd()
     uffd.register(START, length, "wp")
     return mm, uffd, mm.vmas[0]  # as registering left it
@@ -115,7 +139,13 @@ def _words(
 
 
 def build(
-    mix: str, *, length: int, tables: float = 1, profile: str = "6.18", seed: int = 0
+    mix: str,
+    *,
+    length: int,
+    tables: float = 1,
+    profile: str = "6.18",
+    seed: int = 0,
+    backing: Backing = "private-file",
 ) -> Workload:
     """Build an address space for benchmarks of wr-protection.
 
@@ -133,6 +163,8 @@ def build(
         Which kernel's rules apply.
     seed : int
         Of the random numbers: the same seed gives the same entries.
+    backing : {"private-file", "shmem", "anon"}
+        A private mapping of a shmem file, a shared one, or private anonymous memory.
 
     Returns
     -------
@@ -142,8 +174,8 @@ def build(
     Raises
     ------
     InvalidArgument
-        For an unknown mix, a length or share out of range, or a mix that the profile cannot
-        protect.
+        For an unknown mix or backing, a length or share out of range, or a mix that the profile
+        cannot protect.
 
     Examples
     --------
@@ -158,28 +190,32 @@ def build(
         )
     if not 0 < tables <= 1:
         raise InvalidArgument(f"tables {tables!r} is not a share of tables; give 0 < tables <= 1")
+    if backing not in _MAP_FLAGS:
+        raise InvalidArgument(
+            f"backing {backing!r} is not known; use one of {', '.join(_MAP_FLAGS)}"
+        )
     shares = None if mix in _WHOLE else _shares_of(mix)
-    mm, uffd, vma = _registered(profile, length)
+    mm, uffd, vma = _registered(profile, length, backing)
     if shares is None:
         armed = uffd.writeprotect(START, length) if mix == "marker" else None
-        skips = armed.none_skipped if armed else _skips_untouched(profile)
+        skips = armed.none_skipped if armed else _skips_untouched(profile, backing)
         if skips:
             raise InvalidArgument(
-                f"profile {profile!r} protects nothing where no PMD table exists, so a mapping "
-                f'that is {mix!r} stays as it is; use profile "6.18", or another mix'
+                f"profile {profile!r} protects nothing in an untouched mapping ({backing}), so one "
+                f'that is {mix!r} stays as it is; use profile "6.18" and a file, or another mix'
             )
     else:
-        marker = _marker(profile) if shares[3] else 0
-        if shares[3] and not marker:
+        word = marker(profile) if shares[3] else 0
+        if shares[3] and not word:
             raise InvalidArgument(
                 f"profile {profile!r} has no markers; use a mix without them, or another profile"
             )
-        _fill(mm, shares, marker, round(1 / tables), length, seed)
-    return Workload(mm, uffd, vma, mix, mm.profile, START, length)
+        _fill(mm, shares, word, round(1 / tables), length, seed)
+    return Workload(mm, uffd, vma, mix, mm.profile, START, length, backing)
 
 
-def _skips_untouched(profile: str) -> bool:
-    _, uffd, _ = _registered(profile, _PMD_SIZE)
+def _skips_untouched(profile: str, backing: Backing) -> bool:
+    _, uffd, _ = _registered(profile, _PMD_SIZE, backing)
     return uffd.writeprotect(START, _PMD_SIZE).none_skipped > 0
 
 
@@ -188,12 +224,21 @@ def _fill(
 ) -> None:
     """Store the mix in every `step`-th table."""
     rng = np.random.default_rng(seed)
+    anon = mm.vmas[0].file is None
     nr_tables = -(-(length // _PMD_SIZE) // step)
     for first in range(0, nr_tables, _PER_CALL):
         nr = min(_PER_CALL, nr_tables - first)
         words = _words(rng, shares, marker, first * 512, nr * 512)
         if step == 1:
-            mm.set_ptes(START + first * _PMD_SIZE, words)
+            _store(mm, START + first * _PMD_SIZE, words, anon)
             continue
         for table, part in enumerate(words.reshape(nr, 512), first):
-            mm.set_ptes(START + table * step * _PMD_SIZE, part)
+            _store(mm, START + table * step * _PMD_SIZE, part, anon)
+
+
+def _store(mm: AddressSpace, start: int, words: npt.NDArray[np.uint64], anon: bool) -> None:
+    """Store entries; anonymous pages have facts, for requests that ask AnonExclusive."""
+    if anon:
+        present = np.where(words & np.uint64(1), words, 0)
+        mm.load_pages(start, present, np.full(len(words), _FACTS, np.uint8))
+    mm.set_ptes(start, words)

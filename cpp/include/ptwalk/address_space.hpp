@@ -12,6 +12,8 @@
 
 namespace ptwalk {
 
+struct LeafPlan;
+
 inline constexpr int PROT_READ_ = 1, PROT_WRITE_ = 2, PROT_EXEC_ = 4;
 
 /// mmap flags as in include/uapi/linux/mman.h.
@@ -295,6 +297,8 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   // userfaultfd.cpp
   /// uffd_wp_range(): protects or resolves part of one registered VMA. (mm/userfaultfd.c, v6.18)
   Error uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect, ProtectResult& account);
+  /// The plan by which it does so, for a kernel that is run by itself.
+  [[nodiscard]] LeafPlan uffd_wp_plan(const Vma& vma, bool protect) const;
   /// Registers (or, with NO_UFFD, unregisters) part of one VMA: flags, word, split, merge.
   void set_uffd(u64 start, u64 end, UffdId ctx, u64 uffd_flags);
   /// Unregisters part of one VMA: entries resolved where the profile says so, waiters woken.

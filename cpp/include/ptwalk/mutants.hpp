@@ -84,9 +84,12 @@ std::string_view active_mutant();
 void choose_mutant(std::string_view name);
 
 #if defined(PTWALK_MUTANTS)
+/// Whether this build has any: what follows from the rules must then not be kept.
+inline constexpr bool MUTANTS_PLANTED = true;
 /// Whether this bug is planted.
 bool planted(Mutant mutant);
 #else
+inline constexpr bool MUTANTS_PLANTED = false;
 constexpr bool planted(Mutant) { return false; }
 #endif
 

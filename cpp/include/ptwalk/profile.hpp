@@ -19,6 +19,8 @@ struct Config {
   bool device_private = false;        ///< CONFIG_DEVICE_PRIVATE: device swap types
   bool page_table_isolation = false;  ///< CONFIG_MITIGATION_PAGE_TABLE_ISOLATION
   bool pt_reclaim = false;            ///< CONFIG_PT_RECLAIM: MADV_DONTNEED frees empty PTE tables
+
+  bool operator==(const Config&) const = default;
 };
 
 /// What a wr-protect leaves in a none entry, and how it is recognised.
@@ -56,8 +58,8 @@ enum class NotifierLevel : u8 { pmd, pud };
 
 /// The rules of one kernel. Fields are grouped by the source file that they come from.
 struct Profile {
-  std::string_view name;    ///< "uffd-wp-v2", "6.18", …
-  std::string_view kernel;  ///< the tree or release that it models
+  std::string name;    ///< "uffd-wp-v2", "6.18", …
+  std::string kernel;  ///< the tree or release that it models
   Config config{};
 
   // arch/x86/include/asm/pgtable*.h
@@ -134,6 +136,8 @@ struct Profile {
   /// Kind of each of the 32 swap types under this profile's configuration.
   std::array<SwpKind, 32> swp_kinds{};
 
+  bool operator==(const Profile&) const = default;
+
   [[nodiscard]] SwpKind swp_kind(u64 v) const { return swp_kinds[swp_type(v)]; }
   /// The type number of `kind`, or -1 where this kernel has none.
   [[nodiscard]] int swp_type_of(SwpKind kind) const;
@@ -185,6 +189,8 @@ struct Profile {
 std::span<const Profile> profiles();
 /// The profile of that name, or nullptr.
 const Profile* find_profile(std::string_view name);
+/// Numbers the special swap types anew, after the rules or options that decide them have changed.
+void number_swap_types(Profile& profile);
 /// Names of the options of Config, in declaration order, in the kernel's spelling without CONFIG_.
 std::span<const std::string_view> config_options();
 /// Reads or sets one option by name; the setter recomputes the swap types. False: no such option.

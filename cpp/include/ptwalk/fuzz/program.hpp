@@ -43,8 +43,8 @@ static_assert(sizeof(Op) == OP_BYTES);
 /// First place of programs.
 inline constexpr u64 FIRST_PLACE = 0x7f0000000000;
 
-/// The address of a place: 0 to 127 pages from FIRST_PLACE on; then pages around the ends of the first
-/// PMD, PUD and PGD entry (32, 16 and 16 on either side).
+/// The address of a place: 0 to 127 pages from FIRST_PLACE on; then pages around the ends of the
+/// first PMD, PUD and PGD entry (32, 16 and 16 on either side).
 [[nodiscard]] constexpr u64 address_of(u8 place) {
   constexpr u64 PGD_SIZE = 1ull << 39;
   if (place < 128) return FIRST_PLACE + u64(place) * PAGE_SIZE;

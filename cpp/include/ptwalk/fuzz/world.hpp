@@ -23,8 +23,7 @@ struct World {
 /// A state of a world to come back to.
 class SavedWorld {
  public:
-  explicit SavedWorld(World& world)
-      : saved_(world), checkpoint_(world.machine->checkpoint()) {}
+  explicit SavedWorld(World& world) : saved_(world), checkpoint_(world.machine->checkpoint()) {}
   /// At the cost of what was touched since.
   void restore(World& world) const {
     (void)world.machine->restore(*checkpoint_);

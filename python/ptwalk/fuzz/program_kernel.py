@@ -1,6 +1,6 @@
 """Does the operations of random programs on the running kernel.
 
-The other side of test_running_kernel_programs.py, in a process of its own, so that page tables
+The other side of `running`, in a process of its own, so that page tables
 change by the operations alone. It reads one JSON list per line, [operation, arguments...], and
 answers with errno, value and what the ranges look like then. Pages are touched by read(2) and
 write(2), which fail where a load or store would raise a signal.
@@ -40,6 +40,8 @@ FLAGS = {
 
 
 class Kernel:
+    """The running kernel, asked by this process."""
+
     def __init__(self) -> None:
         self.libc = libc = ctypes.CDLL(None, use_errno=True)
         pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -104,17 +106,20 @@ class Kernel:
 
     @staticmethod
     def check(value: int) -> int:
+        """Return what a call returned, or raise its errno."""
         if value == -1:
             raise OSError(ctypes.get_errno(), "")
         return value
 
     def file(self, name: str) -> int:
+        """Return the memfd of that name, 40 pages when it is new."""
         if name not in self.files:
             self.files[name] = os.memfd_create("program")
             os.ftruncate(self.files[name], 40 * PAGE)
         return self.files[name]
 
     def change_file(self, name: str, file: str, *args: int) -> None:
+        """Write to a file, truncate it or punch a hole in it."""
         fd = self.file(file)
         if name == "truncate":
             os.ftruncate(fd, *args)
@@ -124,6 +129,7 @@ class Kernel:
             self.check(self.libc.fallocate(fd, 3, *args))
 
     def ioctl(self, name: str, args: list[int]) -> int | None:
+        """Call an ioctl of the userfaultfd; return the word that comes out, if any."""
         request, given, out = IOCTLS[name]
         if name == "copy":
             args.insert(1, self.source)
@@ -138,6 +144,7 @@ class Kernel:
         return None if out is None else struct.unpack_from("q", words, 8 * out)[0]
 
     def scan(self, start: int, length: int, flags: int, masks: list[int], limits: list[int]) -> Any:
+        """Call PAGEMAP_SCAN; return the ranges and walk_end."""
         inverted, mask, anyof, returned = masks
         max_pages, vec_len = limits
         vec = (ctypes.c_uint64 * (3 * vec_len))()
@@ -158,6 +165,7 @@ class Kernel:
 
     @staticmethod
     def vmas() -> list[list[Any]]:
+        """Return the VMAs in smaps: range, permissions, offset, VmFlags."""
         found, vma = [], None
         for line in Path("/proc/self/smaps").read_bytes().decode().splitlines():
             words = line.split()
@@ -172,6 +180,7 @@ class Kernel:
 
 
 def main() -> None:
+    """Answer the lines of stdin."""
     kernel = Kernel()
     for line in sys.stdin:
         name, *args = json.loads(line)

@@ -203,7 +203,7 @@ def classify(profile: str, config: Config | None, word: int) -> Kind:
     return _KIND_OF_PREFIX[name.split("_")[0]]
 
 
-def leaf_step(
+def leaf_step(  # noqa: PLR0913 -- what the kernel asks
     profile: str,
     word: int,
     newprot: int,

@@ -1,0 +1,154 @@
+"""``ptwalk fuzz``: programs against a profile's invariants, or against another profile.
+
+Exit status 0: nothing found; 1: findings; 2: an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__, _core
+from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from .fuzz.campaign import Campaign, Spec
+
+_JUDGES = ("invariants", "kernels", "model")
+_SECONDS = 60.0
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of ``ptwalk``."""
+    fuzz = commands.add_parser("fuzz", help="look for programs that break a kernel's rules")
+    fuzz.add_argument("--profile", default="6.18", help="the kernel (default 6.18)")
+    fuzz.add_argument("--against", default="", metavar="PROFILE", help="compare with another one")
+    fuzz.add_argument("--mutant", default="", metavar="NAME", help="run with a planted bug")
+    fuzz.add_argument("--setup", action="append", help="what programs start from (default: all)")
+    fuzz.add_argument("--judge", action="append", metavar="NAME", help="may be given again")
+    fuzz.add_argument("--seconds", type=float, help=f"how long (default {_SECONDS:.0f})")
+    fuzz.add_argument("--tasks", type=int, help="tasks of the campaign in all, instead of seconds")
+    fuzz.add_argument("--first", action="store_true", help="stop at the first finding")
+    fuzz.add_argument("--workers", type=int, help="processes (default: one for each processor)")
+    fuzz.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler, tcp://host:8786")
+    fuzz.add_argument("--corpus", type=Path, metavar="DIR", help="keep results there, or resume")
+    fuzz.add_argument("--seed", type=int, default=1, help="where all choices come from (default 1)")
+    fuzz.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    fuzz.add_argument("--report", type=Path, metavar="DIR", help="say what a corpus reached")
+    fuzz.set_defaults(run=_fuzz)
+
+
+def _fuzz(args: argparse.Namespace) -> int:
+    from .fuzz import report
+
+    if args.report:
+        print(report.coverage_report(args.report))
+        return 0
+    spec = spec_of(args)
+    with _pool(args, spec) as (pool, workers):
+        campaign, branches = run(spec, pool, workers, args)
+    if args.json:
+        print(json.dumps(report.document(campaign, branches), indent=1))
+    else:
+        _tell(campaign, branches, args.corpus)
+    return 1 if campaign.findings else 0
+
+
+def _tell(campaign: Campaign, branches: int, directory: Path | None) -> None:
+    from .fuzz import progress, report
+
+    if campaign.findings:
+        print(report.told(campaign.findings.values()))
+    where = f" in {directory / 'findings'}, each with a Python script" if directory else ""
+    nr = len(campaign.findings)
+    print(progress.line(campaign.state(), branches))
+    print(f"{nr} finding{'' if nr == 1 else 's'}{where}" if nr else "nothing found")
+
+
+def spec_of(args: argparse.Namespace) -> Spec:
+    """Return the campaign that the arguments describe.
+
+    Raises
+    ------
+    InvalidArgument
+        For numbers out of range and an unknown mutant.
+    """
+    from .fuzz import SETUPS
+    from .fuzz.campaign import Spec
+
+    for name in ("tasks", "workers", "seconds"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise InvalidArgument(f"--{name} {value} is not positive")
+    known = mutants()
+    if args.mutant and args.mutant not in known:
+        raise InvalidArgument(
+            f"mutant {args.mutant!r} is not known; "
+            + (f"use one of {', '.join(known)}" if known else "this build has none")
+        )
+    judges = args.judge or ((*_JUDGES, "against") if args.against else _JUDGES)
+    setups = args.setup or SETUPS
+    return Spec(args.profile, tuple(setups), args.against, args.mutant, tuple(judges), args.seed)
+
+
+def mutants() -> tuple[str, ...]:
+    """Return the names of the planted bugs of this build; none in a normal one."""
+    return tuple(name for name, _ in _core.mutants())
+
+
+@contextmanager
+def _pool(args: argparse.Namespace, spec: Spec) -> Iterator[tuple[Executor, int]]:
+    from .fuzz.cluster import cluster, processes
+
+    if args.cluster:
+        with cluster(args.cluster) as found:
+            yield found
+    else:
+        workers = args.workers or len(os.sched_getaffinity(0))
+        with processes(workers) as pool:
+            yield pool, workers
+
+
+def run(spec: Spec, pool: Executor, workers: int, args: argparse.Namespace) -> tuple[Campaign, int]:
+    """Run a campaign; return it and how many branches there are."""
+    from .fuzz.bench import Workbench, work
+    from .fuzz.campaign import Campaign
+    from .fuzz.progress import progress
+    from .fuzz.report import files_of
+
+    # Refuses what does not exist before any worker starts.
+    bench, *_ = (Workbench(spec, setup) for setup in spec.setups)
+    for judge in bench.judges:
+        if skipped := getattr(judge, "skipped", None):
+            raise InvalidArgument(f"judge {judge.name!r} cannot be asked: {skipped}")
+    if workers > spec.generation:
+        spec = replace(spec, generation=1 << (workers - 1).bit_length())
+    campaign = Campaign(
+        spec,
+        work,
+        bench.features,
+        directory=args.corpus,
+        files=files_of,
+        format_=f"{__version__} {bench.fingerprint}",
+    )
+    seconds = args.seconds or (None if args.tasks else _SECONDS)
+    try:
+        with progress(len(bench.branches)) as tell:
+            campaign.run(
+                pool,
+                workers=workers,
+                tasks=args.tasks,
+                seconds=seconds,
+                first=args.first,
+                progress=tell,
+            )
+    finally:
+        campaign.finish()
+    return campaign, len(bench.branches)

@@ -1,0 +1,227 @@
+"""One profile against another: what user space sees must be equal, or a rule must say why not.
+
+The rules are found by hybrids: the profile with one rule of the other. If it then behaves as the
+other does, that rule is the difference; if no single one is enough, the smallest set that is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ..address_space import AddressSpace
+from ..errors import InvalidArgument
+from ..profile_rules import differing, hybrid, sentence
+from .calls import WINDOWS, World
+from .corpus import Mask
+from .executor import SETUPS, Executor, Step
+from .findings import Finding
+from .judges import Ranks, first_row, name_of, prefixes, run_all
+from .mutate import OP_BYTES, Programs
+from .statements import InexpressibleError
+from .task import Batch
+
+_EXECUTORS = 256  # hybrids that are kept
+
+# What the literature calls them: by rule, and by the operation where it acts.
+_NAMES = {
+    ("writenotify_uffd_wp", "mprotect"): "mprotect gives RW back to an armed shared page (HZ1)",
+    (
+        "writenotify_uffd_wp",
+        "numa",
+    ): "a NUMA hint fault gives RW back to an armed shared page (HZ2)",
+    ("writenotify_uffd_wp", "migrate_finish"): (
+        "migration gives RW back to an armed shared page (HZ3)"
+    ),
+    ("wp_table_word", "writeprotect"): "resolving grants RW at once on shared memory (HZ4)",
+    ("unregister_resolves", "unregister"): "unregistering leaves UFFD_WP bits and markers (HZ12)",
+}
+
+
+def kind_of(one: Step, other: Step) -> str:
+    """Say how two outcomes of one operation differ, seen from the first side."""
+    pairs = zip(one.visible.split("; "), other.visible.split("; "), strict=False)
+    a, b = next(((a, b) for a, b in pairs if a != b), ("", ""))
+    if "done" in a and "blocked" in b:
+        return "lost write" if "WRITE" in other.visible else "lost message"
+    if "blocked" in a and "done" in b:
+        return "extra message"
+    if "signal" in a or "signal" in b:
+        return "signal differs"
+    if a[:1] == "E" or b[:1] == "E" or one.visible == "" or other.visible == "":
+        return "errno differs"
+    if "pagefault" in a or "pagefault" in b:
+        return "message differs"
+    return "result differs"
+
+
+class Against:
+    """A profile against another one.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the executor of a profile, by its name.
+    profile, other : str
+        The profiles; `other` is one of `ptwalk.profiles`.
+    setup : str
+        What programs start from.
+
+    Raises
+    ------
+    InvalidArgument
+        The profiles have the same rules.
+    """
+
+    name = "against"
+    limit = 8
+
+    def __init__(
+        self, make: Callable[[str], Executor], profile: str, other: str, setup: str
+    ) -> None:
+        self._rules = differing(profile, other)
+        if not self._rules:
+            raise InvalidArgument(f"profiles {profile!r} and {other!r} have the same rules")
+        self._profile, self._other, self._setup = profile, other, setup
+        self._one, self._two = make(profile), make(other)
+
+        @lru_cache(_EXECUTORS)
+        def hybrid_executor(names: tuple[str, ...]) -> Executor | None:
+            try:
+                return make(hybrid(profile, other, names))
+            except InvalidArgument:  # no kernel can be so
+                return None
+
+        self._hybrid = hybrid_executor
+
+    def run(self, programs: Programs) -> Batch:
+        """Run programs on the other profile."""
+        self._last = run_all(self._two, programs)
+        return self._last
+
+    def suspects(
+        self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
+    ) -> Ranks:
+        """Take programs that differ; best those that known rules do not explain."""
+        differs = batch.visible != self._last.visible
+        ranks: Ranks = np.asarray(differs, np.int64)
+        rules = {rule for key in known for rule in key.split("|")[2].split(",") if rule}
+        explained = self._hybrid(tuple(rule for rule in self._rules if rule in rules))
+        rows = np.flatnonzero(differs)
+        if rules and explained is not None and rows.size:
+            some = Programs(programs.ops[rows], programs.lengths[rows])
+            left = run_all(explained, some, coverage=False).visible != self._last.visible[rows]
+            ranks[rows[left]] = 2
+        return ranks
+
+    def __call__(self, program: bytes) -> Finding | None:
+        """Return the first difference of a program, which is cut off there."""
+        beginnings = prefixes(program)
+        if not beginnings:
+            return None
+        one = self._one.run_batch(beginnings, coverage=False).visible
+        two = self._two.run_batch(beginnings, coverage=False).visible
+        row = first_row(one != two)
+        if row is None:
+            return None
+        cut = beginnings[row]
+        rules = self.explain(cut, int(two[row]))
+        steps = self._one.steps(cut)[row], self._two.steps(cut)[row]
+        kind = kind_of(*steps)
+        acts = self._acts(cut, rules, row)
+        operation = name_of(cut, acts)
+        return Finding(
+            judge=self.name,
+            kind=kind,
+            title=f"{kind}: {self._why(rules, operation)}",
+            program=cut,
+            profile=self._profile,
+            setup=self._setup,
+            against=self._other,
+            rules=rules,
+            operation=operation,
+            states=tuple(self._states(cut, acts)),
+        )
+
+    def same(self, finding: Finding) -> Callable[[bytes], bool]:
+        """Test for a difference that the same rules explain."""
+        explained = self._hybrid(finding.rules)
+
+        def shows(program: bytes) -> bool:
+            other = self._two.run(program).visible
+            if self._one.run(program).visible == other:
+                return False
+            return explained is None or explained.run(program).visible == other
+
+        return shows
+
+    def explain(self, program: bytes, visible: int) -> tuple[str, ...]:
+        """Return the rules of the other profile that make its outcome.
+
+        Parameters
+        ----------
+        program : bytes
+            A program whose outcomes differ.
+        visible : int
+            That of the other profile.
+
+        Returns
+        -------
+        tuple of str
+            One rule if one is enough, the first in the order of profile.hpp; else rules of which
+            none can be left out.
+        """
+
+        def agrees(names: Sequence[str]) -> bool:
+            executor = self._hybrid(tuple(names))
+            return executor is not None and executor.run(program).visible == visible
+
+        for rule in self._rules:
+            if agrees((rule,)):
+                return (rule,)
+        left = list(self._rules)
+        size = len(left) // 2
+        while size:
+            for start in reversed(range(0, len(left), size)):
+                fewer = left[:start] + left[start + size :]
+                if agrees(fewer):
+                    left = fewer
+            size //= 2
+        return tuple(left)
+
+    def _why(self, rules: tuple[str, ...], operation: str) -> str:
+        if len(rules) == 1 and (rules[0], operation) in _NAMES:
+            return _NAMES[rules[0], operation]
+        return "; ".join(sentence(rule, self._profile) for rule in rules[:3])
+
+    def _acts(self, program: bytes, rules: tuple[str, ...], last: int) -> int:
+        """Return the operation after which entries differ that differ by the rules alone."""
+        setup = SETUPS[self._setup]
+        sides = World(self._profile), World(hybrid(self._profile, self._other, rules))
+        try:
+            steps = zip(*(side.run(setup + program) for side in sides), strict=True)
+            for i, _ in enumerate(steps, -len(setup) // OP_BYTES):
+                if i >= 0 and entries(sides[0]) != entries(sides[1]):
+                    return i
+        except InexpressibleError:
+            pass
+        return last
+
+    def _states(self, program: bytes, acts: int) -> Iterator[str]:
+        """One line for each side: where the rules act, what is answered in the end, the entry."""
+        width = max(len(self._profile), len(self._other))
+        for profile, executor in ((self._profile, self._one), (self._other, self._two)):
+            steps = executor.steps(program)
+            shown = [steps[acts]] if acts < len(steps) - 1 else []
+            told = [
+                f"{step.text.split()[0]}: {step.outcome or 'done'}" for step in [*shown, steps[-1]]
+            ]
+            yield f"{profile:{width}}  {'   '.join(told)}"
+
+
+def entries(world: World) -> list[bytes]:
+    """Return the entries at all places of the address spaces of a world."""
+    spaces: list[AddressSpace] = [world.names[name] for name in world.spaces]
+    return [mm.ptes(start, length).tobytes() for mm in spaces for start, length in WINDOWS]

@@ -1,0 +1,342 @@
+"""Campaigns: numbered tasks on any executor, results kept once and for good, resumed after a kill.
+
+A task knows what all tasks up to a fixed distance before it have found, so that the next ones can
+start while the last ones run; what a campaign finds follows from its seed and the number of its
+tasks, not from workers, time or interruptions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidArgument, PtwalkError
+from .corpus import Corpus, Entry, reached_branches
+from .findings import Finding
+from .journal import Journal, write_atomically
+from .task import Before, Counts, TaskResult
+
+PARENTS = 256  # most programs of the corpus that a task starts from
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a campaign is: what it runs on, what it looks for, and where its choices come from.
+
+    Attributes
+    ----------
+    profile : str
+        The kernel that programs run on.
+    setups : tuple of str
+        What they start from; tasks take turns.
+    against : str
+        The profile to compare with, or nothing.
+    mutant : str
+        The planted bug to run with, or nothing.
+    judges : tuple of str
+        Names of the judges.
+    seed : int
+        Where all choices come from.
+    generation : int
+        Tasks that know the same; as many can run at once.
+    """
+
+    profile: str
+    setups: tuple[str, ...]
+    against: str = ""
+    mutant: str = ""
+    judges: tuple[str, ...] = ("invariants",)
+    seed: int = 1
+    generation: int = 8
+
+    def setup(self, task: int) -> str:
+        """Return what the programs of a task start from."""
+        return self.setups[task % len(self.setups)]
+
+    def basis(self, task: int) -> int:
+        """Return how many tasks, from the first, `task` knows; few of them in the beginning."""
+        size = self.generation
+        if task >= 2 * size:
+            return (task // size - 1) * size
+        return (1 << task.bit_length()) // 4 if task > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding, the task that had it first, and the seconds after which it came."""
+
+    finding: Finding
+    task: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a campaign is."""
+
+    tasks: int
+    seconds: float
+    counts: Counts
+    corpus: int
+    reached: int
+    findings: int
+
+
+RunTask = Callable[[Spec, int, Before], TaskResult]
+Files = Callable[[Finding], dict[str, bytes]]
+
+
+class Campaign:
+    """A campaign and, if it has a directory, its journal, corpus and findings there.
+
+    Parameters
+    ----------
+    spec : Spec
+        What it is.
+    run_task : callable
+        What workers run; must be importable by name where they are other processes.
+    features : int
+        Features of the coverage map that tasks report.
+    directory : Path, optional
+        Where results are kept. A campaign that is there is resumed.
+    files : callable, optional
+        Makes the files of a finding, by name.
+    format_ : str
+        What programs and features mean; a campaign of another one is not resumed.
+
+    Raises
+    ------
+    InvalidArgument
+        The directory holds another campaign, or is in use.
+
+    Notes
+    -----
+    The journal is the truth: `corpus` and `findings` in the directory are made from it.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        run_task: RunTask,
+        features: int,
+        *,
+        directory: Path | None = None,
+        files: Files | None = None,
+        format_: str = "",
+    ) -> None:
+        self.spec, self._run_task, self._files = spec, run_task, files
+        self.corpus = Corpus(features)
+        self.findings: dict[str, Found] = {}
+        self.counts: Counts = {}
+        self._done: dict[int, tuple[TaskResult, float]] = {}  # not merged yet
+        self._merged = 0  # tasks before this one are merged
+        self._known: dict[int, tuple[int, bytes, frozenset[str]]] = {}  # by tasks merged
+        self._seconds = 0.0
+        self._directory = directory
+        self._journal: Journal | None = None
+        if directory:
+            self._journal = Journal(directory / "journal")
+            self._identify(directory / "campaign.json", {"features": features, "format": format_})
+        self._remember()
+        if self._journal:
+            self._resume(self._journal)
+
+    def _identify(self, path: Path, format_: dict[str, Any]) -> None:
+        """Take over the generation of the campaign that is there; refuse one that is another."""
+        identity = json.loads(json.dumps({**asdict(self.spec), **format_}))
+        before = json.loads(path.read_text()) if path.exists() else identity
+        other = [name for name in identity if before.get(name) != identity[name]]
+        if other and other != ["generation"]:
+            assert self._journal
+            self._journal.close()
+            raise InvalidArgument(
+                f"{path.parent} holds a campaign with {other[0]} {before.get(other[0])!r}, not "
+                f"{identity[other[0]]!r}; use another directory, or the options that began it"
+            )
+        self.spec = replace(self.spec, generation=before["generation"])
+        write_atomically(path, json.dumps(before, indent=1).encode())
+
+    def _resume(self, journal: Journal) -> None:
+        for record in journal.records:
+            self._accept(TaskResult.from_json(record), record["seconds"])
+            self._seconds = max(self._seconds, record["seconds"])
+        self._merge()
+
+    def run(
+        self,
+        pool: Executor,
+        *,
+        workers: int,
+        tasks: int | None = None,
+        seconds: float | None = None,
+        first: bool = False,
+        progress: Callable[[State], None] | None = None,
+    ) -> None:
+        """Do tasks until there are `tasks`, or for `seconds`.
+
+        Parameters
+        ----------
+        pool : Executor
+            Who runs them; not shut down here.
+        workers : int
+            How many run at once.
+        tasks : int, optional
+            Tasks of the campaign in all, those of earlier runs included.
+        seconds : float, optional
+            How long this run may start tasks.
+        first : bool
+            Whether the first finding ends it.
+        progress : callable, optional
+            Told the state whenever tasks are done, and once a second.
+        """
+        start, before = time.monotonic(), self._seconds
+        running: dict[Future[TaskResult], int] = {}
+        todo = self._numbers(tasks)
+        task = next(todo, None)
+        try:
+            while True:
+                late = seconds is not None and time.monotonic() - start >= seconds
+                late |= first and bool(self.findings)
+                while task is not None and not late and len(running) < 2 * workers:
+                    if self.spec.basis(task) > self._merged:
+                        break  # what it must know is not there yet
+                    running[pool.submit(self._run_task, self.spec, task, self._before(task))] = task
+                    task = next(todo, None)
+                if not running:
+                    break
+                if late:
+                    self._cancel(running)
+                done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                self._seconds = before + time.monotonic() - start
+                self._commit([future.result() for future in done if not future.exception()])
+                self._raise(done, running)
+                for future in done:
+                    del running[future]
+                if progress:
+                    progress(self.state())
+        finally:
+            self._cancel(running)
+
+    @staticmethod
+    def _raise(done: set[Future[TaskResult]], running: dict[Future[TaskResult], int]) -> None:
+        """Raise what a task raised; PtwalkError where a worker did not live to tell."""
+        try:
+            for future in done:
+                future.result()
+        except BrokenExecutor:
+            lost = ", ".join(map(str, sorted(running.values())))
+            raise PtwalkError(
+                f"a worker died in one of the tasks {lost}; the same command does them again, with "
+                "--workers 1 one by one"
+            ) from None
+
+    @staticmethod
+    def _cancel(running: dict[Future[TaskResult], int]) -> None:
+        for future in [future for future in running if future.cancel()]:
+            del running[future]
+
+    def _numbers(self, tasks: int | None) -> Iterator[int]:
+        """Tasks that are not done, in order."""
+        task = self._merged
+        while tasks is None or task < tasks:
+            if task not in self._done:
+                yield task
+            task += 1
+
+    def _commit(self, results: list[TaskResult]) -> None:
+        """Write results down, then use them: what was ever used is on the disk."""
+        if self._journal and results:
+            seconds = round(self._seconds, 1)
+            self._journal.append({**result.to_json(), "seconds": seconds} for result in results)
+        for result in results:
+            self._accept(result, self._seconds)
+        self._merge()
+
+    def _accept(self, result: TaskResult, seconds: float) -> None:
+        if result.task >= self._merged:
+            self._done.setdefault(result.task, (result, seconds))
+
+    def _merge(self) -> None:
+        """Take in results in the order of tasks, as far as there is none missing."""
+        while self._merged in self._done:
+            result, seconds = self._done.pop(self._merged)
+            self._take(result, seconds)
+            self._merged += 1
+            self._remember()
+
+    def _take(self, result: TaskResult, seconds: float, *, keep: bool = True) -> None:
+        for name, number in result.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + number
+        for entry in self.corpus.add(result.entries):
+            if keep:
+                self._keep(entry)
+        for finding in result.findings:
+            if finding.key not in self.findings:
+                self.findings[finding.key] = Found(finding, result.task, seconds)
+                self._write(finding)
+
+    def finish(self) -> None:
+        """Take in what was done after a task that was not, and close the journal.
+
+        Such results are in the journal; resuming begins with the tasks that are missing.
+        """
+        for task in sorted(self._done):
+            self._take(*self._done.pop(task), keep=False)
+        if self._journal:
+            self._journal.close()
+
+    def state(self) -> State:
+        """Return how far the campaign is."""
+        return State(
+            tasks=self._merged + len(self._done),
+            seconds=self._seconds,
+            counts=dict(self.counts),
+            corpus=len(self.corpus.entries),
+            reached=reached_branches(self.corpus.seen),
+            findings=len(self.findings),
+        )
+
+    def _remember(self) -> None:
+        """Keep what later tasks may know, if any of them knows just what is merged now."""
+        size, merged = self.spec.generation, self._merged
+        if merged % size == 0 or (merged < size and merged & (merged - 1) == 0):
+            seen = np.packbits(self.corpus.seen).tobytes()
+            self._known[merged] = len(self.corpus.entries), seen, frozenset(self.findings)
+            for old in [basis for basis in self._known if basis < self.spec.basis(merged)]:
+                del self._known[old]
+
+    def _before(self, task: int) -> Before:
+        """Choose what a task starts from: half of it the newest, half of it any."""
+        entries, seen, known = self._known[self.spec.basis(task)]
+        rng = np.random.default_rng([self.spec.seed, task, 1])
+        newest = range(max(entries - PARENTS // 2, 0), entries)
+        others = rng.integers(0, entries, PARENTS // 2).tolist() if entries else []
+        programs = (self.corpus.entries[i].program for i in dict.fromkeys([*newest, *others]))
+        return Before(tuple(programs), seen, known)
+
+    def _keep(self, entry: Entry) -> None:
+        if self._directory:
+            name = hashlib.sha256(entry.program).hexdigest()[:16]
+            path = self._directory / "corpus" / name
+            if not path.exists():
+                write_atomically(path, entry.program)
+
+    def _write(self, finding: Finding) -> None:
+        """Write the files of a finding; finding.json, the last one, says that all are there."""
+        if not self._directory:
+            return
+        directory = self._directory / "findings" / finding.slug
+        path, text = directory / "finding.json", finding.dumps().encode()
+        if path.exists() and path.read_bytes() == text:
+            return
+        for name, data in (self._files(finding) if self._files else {}).items():
+            write_atomically(directory / name, data)
+        write_atomically(path, text)

@@ -1,0 +1,120 @@
+"""The journal of a campaign: one record for each task that is done, written once and for good.
+
+A record is a line: a checksum, a space, JSON. It counts when all of it is on the disk; what a
+killed process left of its last line is cut off by the next one. Whoever has the journal open holds
+a lock on it, so that no task is recorded twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import InvalidArgument
+
+Record = dict[str, Any]
+
+_UNFINISHED = ".tmp"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put a file in place at once: whoever looks sees all of the old one or all of the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _line(record: Record) -> bytes:
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _records(data: bytes) -> tuple[list[Record], int]:
+    """Return the records of a journal and how many bytes of it are whole."""
+    records, end = [], 0
+    for line in data.splitlines(keepends=True):
+        checksum, _, text = line.partition(b" ")
+        if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
+            break
+        records.append(json.loads(text))
+        end += len(line)
+    return records, end
+
+
+def read_journal(path: Path) -> list[Record]:
+    """Return the whole records of a journal, in the order of their writing; none without a file."""
+    return _records(path.read_bytes())[0] if path.exists() else []
+
+
+class Journal:
+    """An append-only file of records, locked while it is open.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it does not exist.
+
+    Attributes
+    ----------
+    records : list of dict
+        What was in it when it was opened.
+
+    Raises
+    ------
+    InvalidArgument
+        Another process has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise InvalidArgument(
+                f"{path} is in use by another campaign; wait for it or use another directory"
+            ) from None
+        for left in path.parent.rglob(f".*{_UNFINISHED}"):  # by writers that were killed
+            left.unlink()
+        self.records, end = _records(path.read_bytes())
+        os.ftruncate(self._file, end)
+        os.fsync(self._file)
+        _sync_directory(path.parent)
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write records; when this returns they are on the disk."""
+        data = memoryview(b"".join(map(_line, records)))
+        while data:
+            data = data[os.write(self._file, data) :]
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Give the lock back; idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,173 @@
+"""Judges: who says whether a program shows something wrong.
+
+Each has a fast look at batches and a slow one at single programs. They are independent of each
+other, so that a campaign takes as many as it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..machine import kernels
+from .corpus import Mask
+from .executor import Executor
+from .findings import Finding
+from .mutate import MAX_OPS, OP_BYTES, Programs
+from .program import decode, members, operation_of
+from .task import Batch
+
+Ranks = npt.NDArray[np.int64]
+
+_CLOSELY = 8
+
+
+def run_all(executor: Executor, programs: Programs, *, coverage: bool = True) -> Batch:
+    """Run programs of different lengths, those of one length at a time."""
+    count = len(programs)
+    digest, visible, violations = (np.zeros(count, np.uint64) for _ in range(3))
+    branches = np.zeros((count, len(executor.branches) if coverage else 0), np.uint8)
+    for length in np.unique(programs.lengths).tolist():
+        rows = np.flatnonzero(programs.lengths == length)
+        ops = np.ascontiguousarray(programs.ops[rows, :length]).reshape(len(rows), -1)
+        part = executor.run_batch(ops, coverage=coverage)
+        digest[rows], visible[rows], violations[rows] = part.digest, part.visible, part.violations
+        if part.coverage is not None:
+            branches[rows] = part.coverage
+    return Batch(digest, visible, branches, violations)
+
+
+def prefixes(program: bytes) -> list[bytes]:
+    """Return the beginnings of a program, from its first operation to all of it."""
+    nr = min(-(-len(program) // OP_BYTES), MAX_OPS)
+    return [program[: OP_BYTES * (i + 1)] for i in range(nr)]
+
+
+def first_row(differs: Mask) -> int | None:
+    """Return the first row that differs, None where none does."""
+    rows = np.flatnonzero(differs)
+    return int(rows[0]) if rows.size else None
+
+
+def name_of(program: bytes, i: int) -> str:
+    """Return the name of the i-th operation of a program."""
+    return operation_of(members(decode(program)[i])).name
+
+
+class Invariants:
+    """What must hold in every state: the violations that executors find by themselves.
+
+    Parameters
+    ----------
+    executor : Executor
+        One that judges each operation; that is slow, so it runs some of the programs only.
+    setup : str
+        What programs start from.
+    """
+
+    name = "invariants"
+    limit = 8
+
+    def __init__(self, executor: Executor, setup: str) -> None:
+        self._executor, self._setup = executor, setup
+
+    def suspects(
+        self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
+    ) -> Ranks:
+        """Take programs with a violation; look closely at what is new, and at every eighth."""
+        ranks = np.asarray(batch.violations != 0, np.int64)
+        rows = np.flatnonzero(fresh | (np.arange(len(programs)) % _CLOSELY == 0))
+        some = Programs(programs.ops[rows], programs.lengths[rows])
+        ranks[rows] |= run_all(self._executor, some, coverage=False).violations != 0
+        return ranks
+
+    def __call__(self, program: bytes) -> Finding | None:
+        """Return the first violation of a program, cut off where it is first seen."""
+        result = self._executor.run(program)
+        if not result.violations:
+            return None
+        beginnings = prefixes(program)
+        batch = self._executor.run_batch(beginnings, coverage=False)
+        seen = first_row(batch.violations != 0)
+        assert seen is not None
+        cut = beginnings[seen]
+        violation = self._executor.run(cut).violations[0]
+        step = self._executor.steps(cut)[-1]
+        return Finding(
+            judge=self.name,
+            kind=violation,
+            title=f"{violation.replace('_', ' ')} after {name_of(cut, seen)}",
+            program=cut,
+            profile=self._executor.profile,
+            setup=self._setup,
+            operation=name_of(cut, seen),
+            states=(f"{self._executor.profile}  {step.text}: {step.outcome}",),
+        )
+
+    def same(self, finding: Finding) -> Callable[[bytes], bool]:
+        """Test for the violation."""
+        return lambda program: finding.kind in self._executor.run(program).violations
+
+
+class Kernels:
+    """The leaf kernels against scalar: digests must be equal.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the executor that uses a leaf kernel, by its name.
+    """
+
+    name = "kernels"
+    limit = 4
+
+    def __init__(self, make: Callable[[str], Executor], setup: str) -> None:
+        self._scalar = make("scalar")
+        self._others = {name: make(name) for name in kernels() if name != "scalar"}
+        self._setup = setup
+
+    def suspects(
+        self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
+    ) -> Ranks:
+        """Take programs whose digests differ; run them all on every kernel."""
+        digest = run_all(self._scalar, programs, coverage=False).digest
+        differs = np.zeros(len(programs), np.bool_)
+        for executor in self._others.values():
+            differs |= run_all(executor, programs, coverage=False).digest != digest
+        return differs.astype(np.int64)
+
+    def __call__(self, program: bytes) -> Finding | None:
+        """Return the first kernel that differs, the program cut off where it does."""
+        beginnings = prefixes(program)
+        if not beginnings:
+            return None
+        expected = self._scalar.run_batch(beginnings, coverage=False).digest
+        for name, executor in self._others.items():
+            got = executor.run_batch(beginnings, coverage=False).digest
+            row = first_row(got != expected)
+            if row is not None:
+                return self._finding(name, executor, beginnings[row], row)
+        return None
+
+    def _finding(self, name: str, executor: Executor, cut: bytes, row: int) -> Finding:
+        sides = (
+            (side, ex.steps(cut)[-1]) for side, ex in (("scalar", self._scalar), (name, executor))
+        )
+        return Finding(
+            judge=self.name,
+            kind="kernels differ",
+            title=f"{name} differs from scalar in {name_of(cut, row)}",
+            program=cut,
+            profile=executor.profile,
+            setup=self._setup,
+            against=name,
+            operation=name_of(cut, row),
+            states=tuple(f"{side}  {step.text}: {step.outcome}" for side, step in sides),
+        )
+
+    def same(self, finding: Finding) -> Callable[[bytes], bool]:
+        """Test for digests that differ on the finding's kernel."""
+        other = self._others[finding.against]
+        return lambda program: other.run(program).digest != self._scalar.run(program).digest

@@ -1,0 +1,127 @@
+"""One profile against another: the first difference, what kind it is, and the rule that made it."""
+
+from __future__ import annotations
+
+import numpy as np
+import ptwalk
+import pytest
+from ptwalk import InvalidArgument, fuzz
+from ptwalk.fuzz.against import Against, kind_of
+from ptwalk.fuzz.executor import Step
+from ptwalk.fuzz.judges import run_all
+from ptwalk.fuzz.minimise import minimise
+from ptwalk.fuzz.mutate import Programs
+
+V2, NEW, SETUP = "uffd-wp-v2", "6.18", "shmem-16"
+PAGE = "0x00007f0000000000"
+
+
+def judge(profile: str = V2, other: str = NEW, setup: str = SETUP) -> Against:
+    return Against(lambda name: fuzz.Executor(name, setup, raw=False), profile, other, setup)
+
+
+ABSENT_PUD = f"writeprotect {PAGE} 4K wp\naccess {PAGE} write 0"
+HZ1 = f"""
+access {PAGE} write 0
+writeprotect {PAGE} 4K wp
+mprotect {PAGE} 64K r--
+mprotect {PAGE} 64K rw-
+access {PAGE} write 0
+"""
+HZ3 = f"""
+access {PAGE} write 0
+writeprotect {PAGE} 4K wp
+migrate_start {PAGE} 4K
+migrate_finish 0
+access {PAGE} write 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "operation", "title"),
+    [
+        (ABSENT_PUD, "populate", "writeprotect", "wr-protect does not populate above the PMD"),
+        (
+            HZ1,
+            "writenotify_uffd_wp",
+            "mprotect",
+            "mprotect gives RW back to an armed shared page (HZ1)",
+        ),
+        (HZ3, "writenotify_uffd_wp", "migrate_finish", "migration gives RW back"),
+    ],
+)
+def test_hazards_of_v2_are_explained(text: str, rule: str, operation: str, title: str) -> None:
+    against, program = judge(), fuzz.from_text(text)
+    found = against(program + fuzz.from_text(f"munmap {PAGE} 4K"))
+    assert found is not None
+    assert found.program == program
+    assert (found.kind, found.rules, found.operation) == ("lost write", (rule,), operation)
+    assert found.title.startswith(f"lost write: {title}")
+    assert against.same(found)(program)
+    smallest = against(
+        minimise(lambda p: (f := against(p)) is not None and f.key == found.key, program)
+    )
+    assert smallest is not None
+    assert len(smallest.program) <= len(program)
+    assert len(found.states) == 2
+    assert "done" in found.states[0]
+    assert "blocked" in found.states[1]
+
+
+def test_equal_programs_are_no_finding() -> None:
+    against = judge()
+    for text in ("", f"access {PAGE} write 0", f"mprotect {PAGE} 4K r--"):
+        assert against(fuzz.from_text(text)) is None
+
+
+def test_more_than_one_rule_where_one_is_not_enough() -> None:
+    """A guard needs the mask and a marker that can hold it."""
+    against = judge()
+    found = against(fuzz.from_text(f"madvise {PAGE} 4K guard_install\naccess {PAGE} read 0"))
+    assert found is not None
+    assert "marker_mask" in found.rules
+    assert len(found.rules) > 1
+    executor = fuzz.Executor(NEW, SETUP, raw=False)
+    visible = executor.run(found.program).visible
+    assert against.explain(found.program, visible) == found.rules
+    for left_out in found.rules:
+        rules = [rule for rule in found.rules if rule != left_out]
+        try:
+            hybrid = fuzz.Executor(ptwalk.hybrid(V2, NEW, rules), SETUP, raw=False)
+        except InvalidArgument:
+            continue
+        assert hybrid.run(found.program).visible != visible
+
+
+def test_what_known_rules_explain_comes_last() -> None:
+    against = judge()
+    programs = Programs.of([fuzz.from_text(text) for text in (ABSENT_PUD, HZ1, "", ABSENT_PUD)])
+    against.run(programs)
+    batch = run_all(fuzz.Executor(V2, SETUP, raw=False), programs)
+    none = np.zeros(4, np.bool_)
+    assert against.suspects(programs, batch, none, frozenset()).tolist() == [1, 1, 0, 1]
+    known = frozenset({"against|lost write|populate|writeprotect"})
+    assert against.suspects(programs, batch, none, known).tolist() == [1, 2, 0, 1]
+
+
+def test_profiles_with_the_same_rules_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="have the same rules"):
+        judge(V2, V2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ("done", "blocked; pagefault WRITE WP 0x1000", "lost write"),
+        ("done", "blocked; pagefault 0x1000", "lost message"),
+        ("blocked; pagefault WRITE WP 0x1000", "done", "extra message"),
+        ("done", "signal 7 code 2", "signal differs"),
+        ("EINVAL", "", "errno differs"),
+        ("ENOENT", "EINVAL", "errno differs"),
+        ("blocked; pagefault 0x1000", "blocked; pagefault WP 0x1000", "message differs"),
+        ("bytes=0x1000", "bytes=0x2000", "result differs"),
+        ("0x1000 done; 0x2000 done", "0x1000 done; 0x2000 blocked; pagefault WRITE", "lost write"),
+    ],
+)
+def test_kinds_of_differences(one: str, other: str, kind: str) -> None:
+    assert kind_of(Step("", "", one), Step("", "", other)) == kind

@@ -1,0 +1,209 @@
+"""``ptwalk fuzz``: what it prints, its exit status, its files, and resuming after kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ptwalk
+import pytest
+from ptwalk import cli, cli_fuzz, fuzz
+from ptwalk.fuzz import mutants
+from ptwalk.fuzz.campaign import State
+from ptwalk.fuzz.progress import progress
+
+Capture = pytest.CaptureFixture[str]
+AGAINST = ["fuzz", "--profile", "uffd-wp-v2", "--against", "6.18", "--setup", "shmem-16"]
+QUICK = ["--judge", "against", "--workers", "1"]
+
+
+def test_nothing_is_found_in_a_profile(capsys: Capture) -> None:
+    command = ["fuzz", "--profile", "6.18", "--setup", "shmem-16", "--tasks", "2"]
+    assert cli.main([*command, "--workers", "1"]) == 0
+    captured = capsys.readouterr()
+    first, last = captured.out.splitlines()
+    assert re.fullmatch(
+        r" *\d+ s  2 tasks  16384 programs  \d+/s  corpus \d+  branches \d+/\d+  findings 0", first
+    )
+    assert last == "nothing found"
+    assert "tasks" in captured.err  # plain lines, as it is no terminal
+
+
+def test_v2_against_6_18_finds_and_explains_the_absent_pud_and_hz1(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    assert cli.main([*AGAINST, *QUICK, "--tasks", "32", "--corpus", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    pud = "lost write: wr-protect does not populate above the PMD"
+    hz1 = "lost write: mprotect gives RW back to an armed shared page (HZ1)"
+    lines = out.splitlines()
+    assert re.match(rf"1  {re.escape(pud)} +\(2 operations, found after [\d.]+ s\)", lines[0])
+    assert lines[1].strip() == "writeprotect 0x00007f0000000000 4K wp"
+    store = re.fullmatch(r" *(\w*access) 0x00007f0000000000 write.*", lines[2])
+    assert store
+    assert re.match(rf" +uffd-wp-v2  writeprotect: none_skipped=0x1   {store[1]}: done", lines[3])
+    assert re.match(rf" +6.18        writeprotect: pages=0x1; .*   {store[1]}: blocked", lines[4])
+    assert hz1 in out
+    assert lines[-1].endswith(f"findings in {tmp_path}/findings, each with a Python script")
+
+    found = {}
+    for path in sorted((tmp_path / "findings").iterdir()):
+        document = json.loads((path / "finding.json").read_text())
+        found[document["title"]] = document
+        assert {"program.bin", "program.txt", "show.py"} <= {file.name for file in path.iterdir()}
+    assert found[pud]["rules"] == ["populate"]
+    assert found[hz1]["rules"] == ["writenotify_uffd_wp"]
+    assert found[hz1]["operation"] == "mprotect"
+
+    assert cli.main(["fuzz", "--report", str(tmp_path)]) == 0
+    report = capsys.readouterr().out
+    branches = fuzz.Executor("6.18", "shmem-16").branches
+    for profile in ("uffd-wp-v2", "6.18"):
+        reached = re.search(rf"^{profile}: (\d+) of {len(branches)} branches", report, re.M)
+        assert reached
+        missing = report.partition(f"{profile}: nothing reaches\n")[2].splitlines()
+        names = [line.strip() for line in missing if line.strip() in branches]
+        assert len(set(names)) >= len(branches) - int(reached[1])
+
+
+def test_json_is_one_document(capsys: Capture) -> None:
+    assert cli.main([*AGAINST, *QUICK, "--tasks", "1", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["campaign"]["profile"] == "uffd-wp-v2"
+    assert document["tasks"] == 1
+    assert document["counts"]["programs"] == 8192
+    for finding in document["findings"]:
+        assert fuzz.from_text("\n".join(finding["text"]))
+        assert finding["key"].startswith("against|")
+
+
+def test_the_first_finding_ends_it(capsys: Capture) -> None:
+    assert cli.main([*AGAINST, *QUICK, "--tasks", "500", "--first", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["tasks"] < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--profile", "6.66"], "profile '6.66' is not known"),
+        (["--against", "6.18", "--profile", "6.18"], "have the same rules"),
+        (["--setup", "nothing"], "setup 'nothing' is not known"),
+        (["--judge", "god"], "judge 'god' is not one; use invariants, kernels"),
+        (["--judge", "against"], "against with --against"),
+        (["--mutant", "off_by_one"], "mutant 'off_by_one' is not known"),
+        (["--tasks", "0"], "--tasks 0 is not positive"),
+        (["--workers", "-1"], "--workers -1 is not positive"),
+        (["--report", "/nonexistent"], "holds no campaign"),
+        (["--judge", "running-kernel", "--profile", "6.1"], "cannot be asked"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(arguments: list[str], text: str, capsys: Capture) -> None:
+    assert cli.main(["fuzz", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert text in captured.err
+
+
+def command(directory: Path, *more: str) -> list[str]:
+    tasks = ["--tasks", "24", "--workers", "2", "--judge", "against", "--corpus", str(directory)]
+    return [sys.executable, "-m", "ptwalk", *AGAINST, *tasks, *more]
+
+
+def results(directory: Path) -> dict[str, bytes]:
+    """Every file but the journal, which holds times."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != "journal"
+    }
+
+
+def test_killed_again_and_again_it_ends_as_one_left_alone(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(ptwalk.__file__).parents[1])}
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    subprocess.run(command(alone), env=environment, check=False, capture_output=True)
+    rng, kills = random.Random(7), 0
+    while kills < 10:
+        process = subprocess.Popen(
+            command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        wait_for_progress(killed / "journal", process)
+        time.sleep(rng.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        if process.returncode == 1:
+            break
+    assert kills >= 3
+    done = subprocess.run(command(killed), env=environment, check=False, capture_output=True)
+    assert done.returncode == 1, done.stderr.decode()
+    assert results(killed) == results(alone)
+
+
+def wait_for_progress(journal: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a task more is recorded, so that ten kills are not ten starts."""
+    before = journal.stat().st_size if journal.exists() else 0
+    while process.poll() is None:
+        if journal.exists() and journal.stat().st_size > before:
+            return
+        time.sleep(0.005)
+
+
+class Terminal:
+    """Stands for a terminal that remembers what was written."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal_is_a_line_that_changes() -> None:
+    pytest.importorskip("rich", reason="rich is not installed")
+    terminal = Terminal()
+    with progress(100, terminal) as tell:  # type: ignore[arg-type]
+        tell(State(3, 2.0, {"programs": 10}, 5, 40, 1))
+        time.sleep(0.3)  # rich draws it when it is time
+    assert "branches 40/100" in terminal.text
+
+
+def test_a_build_without_mutants_says_so(capsys: Capture) -> None:
+    if cli_fuzz.mutants():
+        pytest.skip("this build has mutants")
+    assert mutants.main([]) == 2
+    assert "this build has none" in capsys.readouterr().err
+
+
+def test_mutants_are_told_in_a_table() -> None:
+    document = {
+        "findings": [
+            {"seconds": 9.0, "judge": "model", "title": "late"},
+            {"seconds": 0.5, "judge": "kernels", "title": "early"},
+        ]
+    }
+    found = mutants.detection("lane_wrong", document, unit_tests=True)
+    missed = mutants.detection("no_flush", {"findings": []}, unit_tests=False)
+    assert mutants.table([found, missed]).splitlines()[2:] == [
+        "| `lane_wrong` | 0.5 s | kernels | early | fail |",
+        "| `no_flush` | not found |  |  | pass |",
+        "",
+        "1 of 2 found.",
+    ]
