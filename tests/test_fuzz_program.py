@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ptwalk import InvalidArgument, fuzz
-from ptwalk.fuzz.program import LENGTHS, PLACES
+from paths import REPO
+from ptwalk import InvalidArgument, _core, fuzz
+from ptwalk.fuzz.program import LENGTHS, PLACES, TABLE, Field
 
 programs = st.binary(max_size=80)
 executor = fuzz.Executor("6.18", "mixed")
@@ -106,3 +109,43 @@ def test_validate_says_what_is_clamped_and_what_is_unused() -> None:
         "operation 0 (fork): page 7 is not used",
         "operation 1 (mlock): nr 255 is taken as 129",
     ]
+
+
+def test_the_standard_mix_is_the_mix_that_it_says() -> None:
+    shares = dict(_core.fuzz_mix_shares())
+    assert sum(shares.values()) == 100
+    programs = fuzz.standard_mix(500, seed=3)
+    assert programs.shape == (500, 160)
+    assert (programs == fuzz.standard_mix(500, seed=3)).all()
+    assert (programs != fuzz.standard_mix(500, seed=4)).any()
+    ops = programs.reshape(-1).view(fuzz.OP_DTYPE)
+    names = np.array(fuzz.OPERATIONS)[ops["op"]]
+    share = {name: 100 * float(np.mean(names == name)) for name in set(names)}
+    assert share["access"] == pytest.approx(30, abs=2)
+    assert share["writeprotect"] == pytest.approx(28, abs=2)
+    assert share["mprotect"] == pytest.approx(10, abs=2)
+    assert "fork" not in share
+    assert int((ops["page"].astype(int) + ops["nr"]).max()) <= 16
+    for program in programs[:50]:
+        assert fuzz.validate(program.tobytes()) == []
+
+
+def test_the_page_about_programs_has_the_table_of_the_code() -> None:
+    def field_text(field: Field) -> str:
+        whole = field.shift == 0 and field.bits == 8 * fuzz.OP_DTYPE[field.member].itemsize
+        bits = "" if whole else f"[{field.shift}:{field.shift + field.bits}]"
+        names = f": {', '.join(field.names)}" if field.names else ""
+        return f"`{field.name}` {field.member}{bits} {field.role}{names}"
+
+    page = (REPO / "docs" / "fuzzing.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {i} | `{row.name}`{' (raw)' if row.raw else ''} | "
+        + "; ".join(field_text(f) for f in row.fields if f.member != "mm")
+        + f" | {', '.join(f.name for f in row.fields if f.member == 'mm')} |"
+        for i, row in enumerate(TABLE)
+    ]
+    assert "\n".join(rows) in page
+    for name, what, _ in _core.fuzz_setups():
+        assert f"| `{name}` | {what} |" in page
+    told = re.findall(r"^\| `(\w+)` \| [^|]+ \| (?:end|each) \|$", page, re.MULTILINE)
+    assert tuple(told) == fuzz.VIOLATIONS

@@ -3,6 +3,7 @@
 
 #include "convert.hpp"
 #include "ptwalk/fuzz/executor.hpp"
+#include "ptwalk/fuzz/mix.hpp"
 #include "ptwalk/fuzz/setups.hpp"
 
 namespace ptwalk::bindings {
@@ -59,6 +60,25 @@ std::span<const u8> program_of(const py::bytes& program) {
   py::ssize_t size = 0;
   if (PyBytes_AsStringAndSize(program.ptr(), &data, &size) != 0) throw py::error_already_set();
   return {reinterpret_cast<const u8*>(data), static_cast<std::size_t>(size)};
+}
+
+/// `n` programs of the standard mix, a row for each.
+py::array_t<u8> standard_mix(py::handle n, py::handle seed) {
+  constexpr std::size_t WIDTH = fuzz::MIX_OPS * fuzz::OP_BYTES;
+  const u64 nr = word(n, "n"), s = word(seed, "seed");
+  py::array_t<u8> programs({static_cast<py::ssize_t>(nr), static_cast<py::ssize_t>(WIDTH)});
+  u8* const data = programs.mutable_data();
+  for (u64 i = 0; i < nr; ++i)
+    fuzz::standard_program(s, i, std::span<u8, WIDTH>(data + i * WIDTH, WIDTH));
+  return programs;
+}
+
+/// (what, percent) of each kind of operation of the standard mix.
+py::tuple mix_shares() {
+  py::list rows;
+  for (const fuzz::MixShare& share : fuzz::mix_shares())
+    rows.append(py::make_tuple(share.what, share.percent));
+  return rows;
 }
 
 /// An executor with the lock that makes its calls take turns.
@@ -176,6 +196,8 @@ void register_fuzz(py::module_& m) {
   m.def("fuzz_places", [] { return values(fuzz::address_of); }, "The address of each place.");
   m.def("fuzz_lengths", [] { return values(fuzz::length_of); }, "The bytes of each length.");
   m.def("fuzz_operations", operations, "Names, raw or not, and fields of all operations.");
+  m.def("fuzz_standard_mix", standard_mix, "Programs of the standard mix.");
+  m.def("fuzz_mix_shares", mix_shares, "Kinds of operations of the standard mix, in percent.");
   m.def("fuzz_setups", setups, "Names, descriptions and programs of all setups.");
   m.def(
       "fuzz_violations", [] { return strings(fuzz::violation_names()); },

@@ -28,6 +28,7 @@ Error Machine::restore(const Checkpoint& to) {
     if (std::none_of(to.mms.begin(), to.mms.end(), [&](const auto& m) { return m.get() == mm; }))
       mm->gone = true;
   undo.restore(to.position);
+  frames.was_restored();
   return {};
 }
 

@@ -3,6 +3,7 @@
 // the permissions of c.
 #include "ptwalk/error.hpp"
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <iterator>
@@ -173,11 +174,14 @@ constexpr Row ROWS[] = {
 
 static_assert(std::size(ROWS) == std::size_t(Cause::partial) + 1, "one row per cause");
 
-const Row& row_of(Cause cause) {
-  for (const Row& row : ROWS)
-    if (row.cause == cause) return row;
-  return ROWS[0];
-}
+/// The row of each cause.
+constexpr auto INDICES = [] {
+  std::array<u8, std::size(ROWS)> indices{};
+  for (std::size_t i = 0; i < std::size(ROWS); ++i) indices[std::size_t(ROWS[i].cause)] = u8(i);
+  return indices;
+}();
+
+const Row& row_of(Cause cause) { return ROWS[INDICES[std::size_t(cause)]]; }
 
 std::string hex16(u64 value) {
   char text[24];

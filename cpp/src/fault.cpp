@@ -92,21 +92,16 @@ void AddressSpace::anon_vma_prepare(const Vma& vma) {
 
 AddressSpace::Fault AddressSpace::handle_mm_fault(const FaultRequest& request) {
   const Vma& vma = *vmas.find(request.addr);
-  if (!tables.ensure(request.addr, PMD_LEVEL)) return Fault::oom;
   const u64* pte = tables.find(request.addr, PTE_LEVEL);
+  if (!pte && !tables.ensure(request.addr, PMD_LEVEL)) return Fault::oom;
   FaultContext vmf{*this, vma, request, align_down(request.addr, PAGE_SIZE), pte ? *pte : 0};
   return handle_pte_fault(vmf);
 }
 
-Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
-  Result<AccessResult> out;
-  AccessResult& result = out.value;
+Error AddressSpace::touch(const FaultRequest& request, AccessResult& result) {
   result.address = request.addr;
-  if (request.addr >= task_size()) {
-    out.error = {Cause::entry_not_canonical, "access", request.addr, task_size(),
-                 u64(tables.levels())};
-    return out;
-  }
+  if (request.addr >= task_size())
+    return {Cause::entry_not_canonical, "access", request.addr, task_size(), u64(tables.levels())};
   const auto entry = [&] {
     const u64* pte = tables.find(request.addr, PTE_LEVEL);
     return pte ? *pte : 0;
@@ -115,7 +110,7 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
     result.outcome = outcome;
     result.signal = signal;
     result.after = entry();
-    return out;
+    return Error{};
   };
   result.before = entry();
   // The access that was blocked here before is retried in the kernel, without the CPU.
@@ -131,10 +126,8 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
       cover(request.write ? Branch::access_store : Branch::access_load);
       return finish(Outcome::done);
     }
-    if (stuck) {  // an entry without US, say: the kernel would take the fault for ever
-      out.error = {Cause::entry_special, "access", request.addr, entry()};
-      return out;
-    }
+    if (stuck)  // an entry without US, say: the kernel would take the fault for ever
+      return {Cause::entry_special, "access", request.addr, entry()};
     const Vma* vma = vmas.find(request.addr);
     if (!vma) {
       cover(Branch::access_no_vma);
@@ -145,11 +138,9 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
       cover(Branch::access_denied);
       return finish(Outcome::signal, {SIGSEGV_NO, SEGV_ACCERR_CODE});
     }
-    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, request.addr)) {
-      out.error = {Cause::huge_fault, "access", request.addr};
-      return out;
-    }
-    if ((out.error = need_tables_for_page("access", request.addr))) return out;
+    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, request.addr))
+      return {Cause::huge_fault, "access", request.addr};
+    if (Error e = need_tables_for_page("access", request.addr)) return e;
     const u64 seen = entry();
     const Fault fault = handle_mm_fault(request);
     stuck = seen == entry();
@@ -163,15 +154,16 @@ Result<AccessResult> AddressSpace::touch(const FaultRequest& request) {
 }
 
 Result<AccessResult> AddressSpace::access(u64 addr, bool write, u32 thread) {
-  return touch({.addr = addr, .write = write, .thread = thread});
+  Result<AccessResult> out;
+  out.error = touch({.addr = addr, .write = write, .thread = thread}, out.value);
+  return out;
 }
 
 Result<u64> AddressSpace::access_many(std::span<const u64> addrs, std::span<const u8> write,
                                       std::span<AccessRecord> out) {
   for (std::size_t i = 0; i < addrs.size(); ++i) {
-    const auto one = touch({addrs[i], write[i] != 0});
-    if (!one.ok()) return {i, one.error};
-    const AccessResult& done = one.value;
+    AccessResult done;
+    if (Error e = touch({addrs[i], write[i] != 0}, done)) return {i, e};
     out[i] = {done.before, done.after, u8(done.outcome), u8(done.signal.signo),
               u8(done.signal.code)};
   }
@@ -179,7 +171,8 @@ Result<u64> AddressSpace::access_many(std::span<const u64> addrs, std::span<cons
 }
 
 Result<AccessResult> AddressSpace::kernel_access(u64 addr, bool write) {
-  auto out = touch({addr, write, true});
+  Result<AccessResult> out;
+  out.error = touch({addr, write, true}, out.value);
   if (out.ok() && out.value.outcome == Outcome::signal)
     out.error = {Cause::page_fault_failed, write ? "read" : "write", addr,
                  u64(out.value.signal.signo), u64(out.value.signal.code)};

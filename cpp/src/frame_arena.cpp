@@ -9,9 +9,6 @@ namespace ptwalk {
 
 namespace {
 
-constexpr u64 WORDS_PER_LINE = 8, ALL_LINES = ~0ull;
-static_assert(PTRS_PER_TABLE / WORDS_PER_LINE == 64, "FrameInfo::lines has a bit per line");
-
 /// What of a FrameInfo can be undone.
 struct SavedInfo {
   u64 row;
@@ -29,30 +26,44 @@ FrameArena::FrameArena(u64 limit, FrameCache& cache, UndoLog* undo)
 
 FrameArena::~FrameArena() { cache_.give(reserved_); }
 
+/// Calls visit(first, nr) for each run of lines.
+template <class Visit>
+void for_each_run(u64 lines, Visit visit) {
+  while (lines) {
+    const int first = std::countr_zero(lines), nr = std::countr_one(lines >> first);
+    visit(u64(first), u64(nr));
+    lines &= nr == 64 ? 0 : ~(((1ull << nr) - 1) << first);
+  }
+}
+
 Pfn FrameArena::take(Level level) {
   Pfn pfn;
   if (free_.empty()) {
-    if (rows() == reserved_.frames) throw std::bad_alloc();
-    if (must_save(undo_, rows_stamp_))
-      undo_->save(
-          this,
-          [](void* self, UndoLog::Bytes saved) {
-            static_cast<FrameArena*>(self)->info_.resize(value_of<u64>(saved));
-          },
-          bytes_of(rows()));
-    pfn = TABLE_PFN_BASE + rows();
-    info_.emplace_back();
+    if (rows_ == reserved_.frames) throw std::bad_alloc();
+    if (must_save(undo_, rows_stamp_)) undo_->save(rows_);
+    pfn = TABLE_PFN_BASE + rows_++;
+    if (info_.size() < rows_) info_.emplace_back();
   } else {
     pfn = free_.pop();
   }
   will_change(pfn);
-  if (pfn - TABLE_PFN_BASE < reserved_.touched)
-    std::memset(table(pfn), 0, PAGE_SIZE);
-  else
-    reserved_.touched = pfn - TABLE_PFN_BASE + 1;
+  clear(pfn);
   info(pfn).level = u8(level);
   info(pfn).uniform = Uniform::no;
   return pfn;
+}
+
+/// Makes a frame zero, where it may hold anything else.
+void FrameArena::clear(Pfn pfn) {
+  const u64 row = pfn - TABLE_PFN_BASE;
+  if (row >= reserved_.touched) {
+    reserved_.touched = row + 1;  // fresh from the system
+  } else {
+    for_each_run(info(pfn).dirty, [&](u64 first, u64 nr) {
+      std::memset(table(pfn) + first * WORDS_PER_LINE, 0, nr * WORDS_PER_LINE * sizeof(u64));
+    });
+  }
+  info(pfn).dirty = 0;
 }
 
 void FrameArena::free(Pfn pfn) {
@@ -72,33 +83,24 @@ void FrameArena::save_info(u64 row) {
       [](void* self, UndoLog::Bytes saved) {
         const auto was = value_of<SavedInfo>(saved);
         auto& all = static_cast<FrameArena*>(self)->info_;
-        if (was.row >= all.size()) return;
         all[was.row].level = was.level;
         all[was.row].uniform = was.uniform;
       },
       bytes_of(SavedInfo{row, info.level, info.uniform}));
 }
 
-void FrameArena::save_entries(const u64* entry, u64 nr) {
-  const u64 first = u64(entry - reserved_.base), line = first % PTRS_PER_TABLE / WORDS_PER_LINE;
-  const u64 last = (first % PTRS_PER_TABLE + nr - 1) / WORDS_PER_LINE;
-  save_info(first / PTRS_PER_TABLE);
-  save_lines(first / PTRS_PER_TABLE, (ALL_LINES >> (63 - last)) & (ALL_LINES << line));
-}
-
 /// Saves those of the lines that are not saved yet, neighbours by one record.
-void FrameArena::save_lines(u64 row, u64 lines) {
+void FrameArena::save_entries(u64 row, u64 lines) {
+  save_info(row);
   FrameInfo& info = info_[row];
-  u64 missing = lines & ~info.lines;
+  const u64 missing = lines & ~info.lines;
   info.lines |= lines;
   u64* const table = reserved_.base + row * PTRS_PER_TABLE;
-  while (missing) {
-    const int first = std::countr_zero(missing), nr = std::countr_one(missing >> first);
-    u64* const at = table + u64(first) * WORDS_PER_LINE;
+  for_each_run(missing, [&](u64 first, u64 nr) {
+    u64* const at = table + first * WORDS_PER_LINE;
     undo_->save(at, nullptr,
-                {reinterpret_cast<const std::byte*>(at), std::size_t(nr) * WORDS_PER_LINE * 8});
-    missing &= nr == 64 ? 0 : ~(((1ull << nr) - 1) << first);
-  }
+                {reinterpret_cast<const std::byte*>(at), nr * WORDS_PER_LINE * sizeof(u64)});
+  });
 }
 
 u64 FrameArena::trim() {

@@ -122,12 +122,6 @@ void split_anon(const HugeContext& context, u64* pmd, u64 base) {
 
 }  // namespace
 
-void gather_flush(ProtectResult& result, u64 start, u64 end) {
-  Range& flush = result.flush;
-  flush = flush.empty() ? Range{start, end}
-                        : Range{std::min(flush.start, start), std::max(flush.end, end)};
-}
-
 bool change_huge_pmd(const HugeContext& context, const LeafPlan& plan, u64* pmd, u64 addr) {
   const u64 old = *pmd;
   const PagePool& pages = context.machine.pages;
@@ -144,14 +138,14 @@ bool change_huge_pmd(const HugeContext& context, const LeafPlan& plan, u64* pmd,
     now = upgraded(plan, now);
   context.tables.store(pmd, now);
   if (plan.gathers_flush && needs_flush(old, now, PMD_LEVEL))
-    gather_flush(context.result, addr, addr + PMD_SIZE);
+    context.result.gather_flush(addr, addr + PMD_SIZE);
   return true;
 }
 
 bool change_huge_pud(const HugeContext& context, const LeafPlan& plan, u64* pud, u64 addr) {
   if (plan.numa.active || plan.swp_set || plan.swp_clear) return false;
   context.tables.store(pud, change_present(plan, *pud, PUD_LEVEL));
-  gather_flush(context.result, addr, addr + PUD_SIZE);  // whatever changed
+  context.result.gather_flush(addr, addr + PUD_SIZE);  // whatever changed
   return true;
 }
 

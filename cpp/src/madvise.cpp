@@ -102,7 +102,8 @@ Error free_lazily(const Advice& a) {
 Error cold_or_pageout(const Advice& a) {
   if (a.vma().flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB)) return a.fail(Cause::locked_vma);
   Machine& machine = *a.mm.machine;
-  std::vector<Pfn> taken;
+  std::vector<Pfn>& taken = machine.found_pages;
+  taken.clear();
   a.for_each_pte([&](u64 addr, u64* pte) {
     if (!pte_present(*pte) || (*pte & _PAGE_SPECIAL)) return;
     const Page* page = machine.pages.find(pte_pfn(*pte));

@@ -66,10 +66,9 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
                                                 : vma_wants_writenotify(p, vma, old_prot);
     vma.page_prot = vma_page_prot(p, vma);
     const Vma changed = vma;
-    auto step = ptwalk::change_protection(*this, changed, {at, piece_end}, changed.page_prot,
-                                          upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0);
-    out.value.add(std::move(step.value));
-    if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
+    if (Error e = ptwalk::change_protection(*this, changed, {at, piece_end}, changed.page_prot,
+                                            upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0, out.value))
+      return fail(e.cause, e.a, e.b, e.c);
     cover(upgrade ? Branch::mprotect_upgrades : Branch::mprotect_plain);
     if (becomes_writable) (void)populate_locked(at, piece_end, true);
     at = piece_end;
@@ -99,9 +98,9 @@ Result<ProtectResult> AddressSpace::change_protection(u64 start, u64 end, u64 ne
   for (u64 at = start; at < end;) {
     const Vma& vma = *vmas.find(at);
     const u64 piece_end = std::min(vma.end, end);
-    auto step = ptwalk::change_protection(*this, vma, {at, piece_end}, newprot, cp_flags);
-    out.value.add(std::move(step.value));
-    if (!step.ok()) return {std::move(out.value), step.error};
+    out.error =
+        ptwalk::change_protection(*this, vma, {at, piece_end}, newprot, cp_flags, out.value);
+    if (out.error) return out;
     at = piece_end;
   }
   return out;

@@ -24,7 +24,7 @@ void PagePool::save(Pfn pfn, const Page& page) {
       bytes_of(SavedPage{pfn, exclusive_[pfn >> CHUNK_SHIFT], page}));
 }
 
-Page& PagePool::at(Pfn pfn) {
+Page& PagePool::make(Pfn pfn) {
   const u64 c = pfn >> CHUNK_SHIFT;
   if (c >= chunks_.size()) {
     chunks_.resize(c + 1);
@@ -33,10 +33,8 @@ Page& PagePool::at(Pfn pfn) {
   if (!chunks_[c]) chunks_[c] = std::make_unique<Page[]>(CHUNK);
   Page& page = chunks_[c][pfn & (CHUNK - 1)];
   will_change(pfn, page);
-  if (!(page.flags & PG_allocated)) {
-    page = Page{.serial = next_serial_++, .flags = PG_allocated, .epoch = page.epoch};
-    ++counts().in_use;
-  }
+  page = Page{.serial = next_serial_++, .flags = PG_allocated, .epoch = page.epoch};
+  ++counts().in_use;
   return page;
 }
 
@@ -44,10 +42,15 @@ Pfn PagePool::alloc(u16 flags) {
   // A frame that the caller named (PagePool::at) may lie in the way, or be among the freed ones.
   const PagePool& known = *this;
   while (!free_.empty() && known.find(free_.back())) (void)free_.pop();
-  while (known.find(counts_.next)) ++counts().next;
-  const Pfn pfn = free_.empty() ? counts().next++ : free_.pop();
-  at(pfn).flags |= flags & u16(~PG_anon_exclusive);
-  set_anon_exclusive(pfn, flags & PG_anon_exclusive);
+  Pfn pfn;
+  if (free_.empty()) {
+    while (known.find(counts_.next)) ++counts().next;
+    pfn = counts().next++;
+  } else {
+    pfn = free_.pop();
+  }
+  make(pfn).flags |= flags & u16(~PG_anon_exclusive);
+  if (flags & PG_anon_exclusive) set_anon_exclusive(pfn, true);  // a free frame is not
   return pfn;
 }
 

@@ -36,7 +36,7 @@ EntryKind PageTable::kind(u64 word, Level level) const {
   return pmd_bad(word) ? EntryKind::bad : EntryKind::table;
 }
 
-const u64* PageTable::find(u64 addr, Level level) const {
+const u64* PageTable::search(u64 addr, Level level) const {
   const u64* table = root_table();
   for (Level at = levels_; at > level; --at) {
     const u64 entry = table[level_index(addr, at)];
@@ -47,7 +47,7 @@ const u64* PageTable::find(u64 addr, Level level) const {
   return &table[level_index(addr, level)];
 }
 
-WalkEnd PageTable::walk(u64 addr) const {
+WalkEnd PageTable::descend(u64 addr) const {
   const u64* table = root_table();
   for (Level at = levels_;; --at) {
     const u64* entry = &table[level_index(addr, at)];
@@ -58,6 +58,8 @@ WalkEnd PageTable::walk(u64 addr) const {
 }
 
 Extent PageTable::extent(u64 addr, u64 limit) const {
+  if (is_recent(addr))
+    return {recent_pte(addr), PTE_LEVEL, false, std::min(limit - 1, addr | (PMD_SIZE - 1)) + 1};
   const u64* table = root_table();
   for (Level at = levels_;; --at) {
     const u64* entry = &table[level_index(addr, at)];
@@ -70,7 +72,17 @@ Extent PageTable::extent(u64 addr, u64 limit) const {
   }
 }
 
+u64* PageTable::to_store(u64* entry, u64 addr, Level level, u64 nr) {
+  frames_->will_store(entry, nr);
+  if (level == PTE_LEVEL) remember(addr, entry - level_index(addr, PTE_LEVEL));
+  return entry;
+}
+
 u64* PageTable::writable(u64 addr, Level level, u64 nr) {
+  if (level == PTE_LEVEL && is_recent(addr)) {
+    frames_->will_store(recent_pte(addr), nr);
+    return recent_pte(addr);
+  }
   auto* found = const_cast<u64*>(find(addr, level));
   if (!found) return nullptr;
   // Only private tables point to a private one.
@@ -79,11 +91,11 @@ u64* PageTable::writable(u64 addr, Level level, u64 nr) {
     for (Level at = levels_; at > level; --at) table = own(&table[level_index(addr, at)]);
     found = &table[level_index(addr, level)];
   }
-  frames_->will_store(found, nr);
-  return found;
+  return to_store(found, addr, level, nr);
 }
 
 u64* PageTable::ensure(u64 addr, Level level, u64 nr) {
+  if (level == PTE_LEVEL && is_recent(addr)) return writable(addr, level, nr);
   u64* table = root_table();
   for (Level at = levels_; at > level; --at) {
     u64* entry = &table[level_index(addr, at)];
@@ -96,8 +108,7 @@ u64* PageTable::ensure(u64 addr, Level level, u64 nr) {
     table = own(entry);
     if (!table) return nullptr;
   }
-  frames_->will_store(&table[level_index(addr, level)], nr);
-  return &table[level_index(addr, level)];
+  return to_store(&table[level_index(addr, level)], addr, level, nr);
 }
 
 u64* PageTable::own(u64* entry) {
@@ -107,6 +118,7 @@ u64* PageTable::own(u64* entry) {
   if (info.uniform == Uniform::no || planted(Mutant::shared_written_in_place))
     return frames_->table(pfn);
   const Pfn copy = frames_->alloc_beyond_limit(info.level);
+  frames_->will_fill(copy);
   std::copy_n(frames_->table(pfn), PTRS_PER_TABLE, frames_->table(copy));
   shared_->take_all(info.uniform, info.level);
   shared_->drop(pfn);
@@ -225,6 +237,7 @@ void PageTable::share_if_uniform(u64* entry) {
 
 u64* PageTable::deposit_table(u64* entry) {
   const Pfn pfn = frames_->alloc_beyond_limit(PTE_LEVEL);
+  frames_->will_fill(pfn);
   store(entry, (pfn << PAGE_SHIFT) | _PAGE_TABLE);
   ++counts().tables;
   return frames_->table(pfn);

@@ -125,8 +125,9 @@ class Scan {
                      (armed(mm_.profile(), *at.entry) ? 0 : PAGE_IS_WRITTEN);
       if (!interesting(categories)) return next;
       const u64 stop = output(categories, addr, next);
+      ProtectResult account;  // nobody asks for it
       if (stop != addr && (args_.flags & PM_SCAN_WP_MATCHING))
-        (void)mm_.uffd_wp_range(vma, addr, stop, true);
+        (void)mm_.uffd_wp_range(vma, addr, stop, true, account);
       return stop;
     }
     const u64 categories = vma_categories_ | page_categories(*mm_.machine, *at.entry);

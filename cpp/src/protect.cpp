@@ -80,6 +80,8 @@ class Walk {
   i64 change_pmd_range(u64* table, u64 addr, u64 end);
   i64 change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier);
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
+  i64 change_ptes(u64* pmd, u64* first, u64 addr, u64 next);
+  i64 change_recent(u64* ptes, Range range);
   void finish(const LeafJob& job);
   void run_jobs();
 
@@ -204,7 +206,15 @@ bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
   return true;
 }
 
+/// The range lies in the PTE table that was stored to last, and is not all of it: nothing is to be
+/// made or found bad on the way there.
+i64 Walk::change_recent(u64* ptes, Range range) {
+  Notifier(result_, range.end).start_once(range.start);
+  return change_ptes(nullptr, ptes, range.start, range.end);
+}
+
 i64 Walk::change_range(Range range) {
+  if (u64* const ptes = tables_.recent(range)) return change_recent(ptes, range);
   // With 4 levels the PGD is folded: its loop runs once per entry of the top table.
   const u64 chunk = tables_.levels() == 5 ? level_size(6) : level_size(P4D_LEVEL);
   // Where an allocation fails, what was counted before it matters: no thread is ahead then.
@@ -333,9 +343,14 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
     if (kind == EntryKind::none) count_skipped(addr, next);
     return 0;
   }
+  tables_.remember(addr, table);
+  return change_ptes(pmd, &table[level_index(addr, PTE_LEVEL)], addr, next);
+}
+
+/// The entries themselves. Without their PMD entry it must be that they are not a whole table.
+i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
   const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
-  const std::span ptes(&table[level_index(addr, PTE_LEVEL)],
-                       ((next - addr) >> PAGE_SHIFT) - u64(short_one));
+  const std::span ptes(first, ((next - addr) >> PAGE_SHIFT) - u64(short_one));
   tables_.frames().will_store(ptes.data(), ptes.size());
   LeafJob job{pmd, ptes, addr};
   if (defers_) {
@@ -354,10 +369,11 @@ void Walk::finish(const LeafJob& job) {
   const SpanCounts& counts = job.counts;
   account(counts, 1);
   if (job.ptes.size() == PTRS_PER_TABLE && counts.present == 0) tables_.share_if_uniform(job.pmd);
-  result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
+  if (counts.bad_page_map)
+    result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
   if (counts.flush_first <= counts.flush_last)
-    gather_flush(result_, job.addr + counts.flush_first * PAGE_SIZE,
-                 job.addr + (counts.flush_last + 1) * PAGE_SIZE);
+    result_.gather_flush(job.addr + counts.flush_first * PAGE_SIZE,
+                         job.addr + (counts.flush_last + 1) * PAGE_SIZE);
 }
 
 /// Applies the kernel to every span that waits, and accounts for them in the order of addresses.
@@ -379,49 +395,15 @@ void Walk::run_jobs() {
 
 }  // namespace
 
-Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newprot,
-                                        u32 cp_flags) {
-  Result<ProtectResult> done;
+Error change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newprot, u32 cp_flags,
+                        ProtectResult& account) {
   const u64 features = mm.machine->uffd_features(vma.uffd);
   const LeafPlan& plan = mm.machine->plans.get(vma, newprot, cp_flags, features, mm.users);
-  const i64 pages = Walk(mm, vma, plan, done.value).change_range(range);
-  if (pages < 0) {
-    done.error = {Cause::table_alloc_failed, "change_protection", range.start, range.end};
-    return done;
-  }
-  done.value.pages = u64(pages);
-  if (!plan.gathers_flush && pages > 0) done.value.flush = range;
-  return done;
-}
-
-void ProtectResult::add(ProtectResult later) {
-  static constexpr u64 ProtectResult::* SUMS[] = {
-      &ProtectResult::pages,
-      &ProtectResult::none_to_marker,
-      &ProtectResult::marker_to_none,
-      &ProtectResult::present,
-      &ProtectResult::swap,
-      &ProtectResult::huge,
-      &ProtectResult::none_skipped,
-      &ProtectResult::tables_allocated,
-      &ProtectResult::numa_huge_pte_updates,
-      &ProtectResult::thp_split_pmd,
-      &ProtectResult::dirtied,
-      &ProtectResult::referenced,
-  };
-  for (u64 ProtectResult::* sum : SUMS) this->*sum += later.*sum;
-  rss_file += later.rss_file;
-  if (!later.flush.empty()) gather_flush(*this, later.flush.start, later.flush.end);
-  const auto append = [](auto& list, auto& more) {
-    if (list.empty())
-      list = std::move(more);
-    else
-      list.insert(list.end(), more.begin(), more.end());
-  };
-  append(pmd_flush, later.pmd_flush);
-  append(notifier, later.notifier);
-  append(bad_cleared, later.bad_cleared);
-  append(warnings, later.warnings);
+  const i64 pages = Walk(mm, vma, plan, account).change_range(range);
+  if (pages < 0) return {Cause::table_alloc_failed, "change_protection", range.start, range.end};
+  account.pages += u64(pages);
+  if (!plan.gathers_flush && pages > 0) account.gather_flush(range.start, range.end);
+  return {};
 }
 
 }  // namespace ptwalk

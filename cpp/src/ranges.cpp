@@ -12,7 +12,7 @@ Result<RangesResult> for_each_range(std::span<const u64> ranges, Call call) {
   for (; out.ok() && out.value.done < ranges.size() / 2; out.value.done += out.ok()) {
     const u64* const range = &ranges[2 * out.value.done];
     Result<ProtectResult> one = call(range[0], range[1]);
-    out.value.result.add(std::move(one.value));
+    out.value.result.add(one.value);
     out.error = one.error;
   }
   return out;

@@ -143,8 +143,9 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
   return target;
 }
 
-std::vector<Pfn> AddressSpace::mapped_pages(u64 start, u64 length) const {
-  std::vector<Pfn> found;
+const std::vector<Pfn>& AddressSpace::find_mapped_pages(u64 start, u64 length) const {
+  std::vector<Pfn>& found = machine->found_pages;
+  found.clear();
   for (u64 addr = start; addr - start < length;) {
     const WalkEnd at = tables.walk(addr);
     const u64 size = level_size(std::max(at.level, PTE_LEVEL));
@@ -159,7 +160,7 @@ std::vector<Pfn> AddressSpace::mapped_pages(u64 start, u64 length) const {
 
 u64 AddressSpace::reclaim(u64 start, u64 length) {
   u64 taken = 0;
-  for (const Pfn pfn : mapped_pages(start, length)) {
+  for (const Pfn pfn : find_mapped_pages(start, length)) {
     if (!machine->pages.find(pfn)) continue;  // mapped twice in the range, and gone
     machine->reclaim_page(pfn);
     ++taken;
@@ -169,7 +170,7 @@ u64 AddressSpace::reclaim(u64 start, u64 length) {
 
 std::vector<MigratingPage> AddressSpace::migrate_start(u64 start, u64 length) {
   std::vector<MigratingPage> pages;
-  for (const Pfn pfn : mapped_pages(start, length)) {
+  for (const Pfn pfn : find_mapped_pages(start, length)) {
     const Page& page = machine->pages.at(pfn);
     if (page.flags & PG_locked) continue;  // mapped twice in the range
     pages.push_back({pfn, page.serial});

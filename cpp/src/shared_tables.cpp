@@ -27,6 +27,7 @@ Pfn SharedTables::take(Uniform uniform, Level level) {
     take_all(uniform, level);
     shared.pfn = frames_.alloc_beyond_limit(level);
     frames_.info(shared.pfn).uniform = uniform;  // alloc saved it
+    frames_.will_fill(shared.pfn);
     std::fill_n(frames_.table(shared.pfn), PTRS_PER_TABLE, entry_of(uniform, level));
   }
   ++shared.refs;

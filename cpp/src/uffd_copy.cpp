@@ -127,11 +127,13 @@ Error fill_page(const Slot& s) {
 /// One turn of mfill_atomic(): the table, then the page.
 Error fill_at(AddressSpace& mm, const Vma& vma, u64 addr, const FillRequest& request) {
   if (Error e = mm.need_tables_for_page(request.call, addr)) return e;
-  const u64* pmd = mm.tables.ensure(addr, PMD_LEVEL);
-  if (pmd && mm.tables.kind(*pmd, PMD_LEVEL) == EntryKind::leaf)
-    return {Cause::entry_exists, request.call, addr, *pmd};
   u64* pte = mm.tables.ensure(addr, PTE_LEVEL);
-  if (!pte) return {Cause::table_alloc_failed, request.call, addr};
+  if (!pte) {
+    const u64* pmd = mm.tables.find(addr, PMD_LEVEL);
+    if (pmd && mm.tables.kind(*pmd, PMD_LEVEL) == EntryKind::leaf)
+      return {Cause::entry_exists, request.call, addr, *pmd};
+    return {Cause::table_alloc_failed, request.call, addr};
+  }
   return fill_page({mm, vma, addr, pte, request});
 }
 

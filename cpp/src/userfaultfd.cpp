@@ -187,8 +187,9 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
 
 void AddressSpace::clear_uffd(u64 start, u64 end) {
   const Vma vma = *vmas.find(start);
+  ProtectResult account;  // nobody asks for it
   if (vma.uffd_wp() && profile().unregister_resolves && !planted(Mutant::unregister_keeps_bits))
-    (void)uffd_wp_range(vma, start, end, false);
+    (void)uffd_wp_range(vma, start, end, false, account);
   // userfaultfd_unregister() wakes only where faults wait for a missing page.
   if (vma.flags & VM_UFFD_MISSING) wake_range(vma.uffd, start, end);
   set_uffd(start, end, NO_UFFD, 0);
@@ -264,10 +265,11 @@ WpRequest wp_request(const Profile& p, const Vma& vma, bool protect) {
 
 }  // namespace
 
-Result<ProtectResult> AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end,
-                                                  bool protect) {
+Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect,
+                                  ProtectResult& account) {
   const WpRequest request = wp_request(profile(), vma, protect);
-  return ptwalk::change_protection(*this, vma, {start, end}, request.newprot, request.cp_flags);
+  return ptwalk::change_protection(*this, vma, {start, end}, request.newprot, request.cp_flags,
+                                   account);
 }
 
 LeafPlan AddressSpace::uffd_wp_plan(const Vma& vma, bool protect) const {
@@ -311,9 +313,8 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
                   start, length);
     at = std::max(at, vma->start);
     const u64 piece_end = std::min(vma->end, end);
-    auto step = uffd_wp_range(*vma, at, piece_end, protect);
-    out.value.add(std::move(step.value));
-    if (!step.ok()) return fail(step.error.cause, step.error.a, step.error.b, step.error.c);
+    if (Error e = uffd_wp_range(*vma, at, piece_end, protect, out.value))
+      return fail(e.cause, e.a, e.b, e.c);
     at = piece_end;
   }
   if (!protect && !dontwake && !planted(Mutant::resolve_wakes_nobody)) wake_range(id, start, end);

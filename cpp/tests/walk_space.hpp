@@ -23,7 +23,9 @@ struct WalkSpace {
     return entry ? *entry : 0;
   }
   Result<ProtectResult> change(u64 start, u64 end, u64 newprot, u32 cp_flags) {
-    return change_protection(mm, vma, {start, end}, newprot, cp_flags);
+    Result<ProtectResult> out;
+    out.error = change_protection(mm, vma, {start, end}, newprot, cp_flags, out.value);
+    return out;
   }
 
   std::shared_ptr<Machine> machine;

@@ -261,7 +261,8 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   bool copy_page_range(AddressSpace& child, const Vma& vma, const Vma& copied);
 
   // reclaim.cpp
-  [[nodiscard]] std::vector<Pfn> mapped_pages(u64 start, u64 length) const;
+  /// In the machine's list, which holds them until the next such call.
+  const std::vector<Pfn>& find_mapped_pages(u64 start, u64 length) const;
 
   // mlock.cpp
   Error apply_lock(const char* call, u64 start, u64 length, u64 lock);
@@ -280,7 +281,7 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   };
   /// One pass of the kernel's fault handler. (handle_mm_fault, mm/memory.c, v6.18)
   Fault handle_mm_fault(const FaultRequest& request);
-  Result<AccessResult> touch(const FaultRequest& request);
+  Error touch(const FaultRequest& request, AccessResult& result);
   struct FaultIn {
     bool write = false;
     bool force = false;  ///< FOLL_FORCE: the VM_MAY* flags decide
@@ -297,7 +298,7 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
 
   // userfaultfd.cpp
   /// uffd_wp_range(): protects or resolves part of one registered VMA. (mm/userfaultfd.c, v6.18)
-  Result<ProtectResult> uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect);
+  Error uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect, ProtectResult& account);
   /// The plan by which it does so, for a kernel that is run by itself.
   [[nodiscard]] LeafPlan uffd_wp_plan(const Vma& vma, bool protect) const;
   /// Registers (or, with NO_UFFD, unregisters) part of one VMA: flags, word, split, merge.

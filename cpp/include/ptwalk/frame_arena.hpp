@@ -21,8 +21,9 @@ enum class Uniform : u8 { no, none, marker };
 struct FrameInfo {
   u8 level = 0;  ///< level of its entries; 0: free
   Uniform uniform = Uniform::no;
-  u64 epoch = 0;  ///< of the undo log, when this and `lines` were last saved
-  u64 lines = 0;  ///< cache lines of the table that are saved, a bit each
+  u64 epoch = 0;      ///< of the undo log, when this and `lines` were last saved
+  u64 lines = 0;      ///< cache lines of the table that are saved, a bit each
+  u64 dirty = ~0ull;  ///< lines that may hold anything but zeros
 };
 
 class FrameArena {
@@ -47,8 +48,22 @@ class FrameArena {
   /// The caller is about to store to `nr` entries of one table: they are saved where somebody may
   /// want them back.
   void will_store(const u64* entry, u64 nr = 1) {
-    if (undo_ && undo_->active()) save_entries(entry, nr);
+    const u64 first = u64(entry - reserved_.base), row = first / PTRS_PER_TABLE;
+    const u64 line = first % PTRS_PER_TABLE / WORDS_PER_LINE;
+    const u64 last = (first % PTRS_PER_TABLE + nr - 1) / WORDS_PER_LINE;
+    const u64 lines = (ALL_LINES >> (63 - last)) & (ALL_LINES << line);
+    FrameInfo& info = info_[row];
+    info.dirty |= lines;
+    shape_ += info.level != PTE_LEVEL;
+    if (!undo_ || !undo_->active()) return;
+    if (info.epoch != undo_->epoch() || (lines & ~info.lines)) save_entries(row, lines);
   }
+  /// The caller is about to store to all of a table that it has just allocated.
+  void will_fill(Pfn pfn) { info(pfn).dirty = ALL_LINES; }
+  /// Changes whenever an entry above the PTE level may: until then a PTE stays where it was found.
+  [[nodiscard]] u64 shape() const { return shape_; }
+  /// Frames and entries have changed by themselves: a checkpoint was restored.
+  void was_restored() { ++shape_; }
   /// The caller is about to change the frame's info.
   void will_change(Pfn pfn) {
     if (undo_ && undo_->active()) save_info(pfn - TABLE_PFN_BASE);
@@ -57,7 +72,7 @@ class FrameArena {
   /// Whether `pfn` is a table frame in use.
   [[nodiscard]] bool owns(Pfn pfn) const {
     const u64 i = pfn - TABLE_PFN_BASE;
-    return i < info_.size() && info_[i].level != 0;
+    return i < rows_ && info_[i].level != 0;
   }
   [[nodiscard]] u64* table(Pfn pfn) const {
     return reserved_.base + (pfn - TABLE_PFN_BASE) * PTRS_PER_TABLE;
@@ -69,8 +84,8 @@ class FrameArena {
     return TABLE_PFN_BASE + u64(entry - reserved_.base) / PTRS_PER_TABLE;
   }
   /// Frames ever handed out: rows of the image, free ones included (they are zero or stale).
-  [[nodiscard]] u64 rows() const { return info_.size(); }
-  [[nodiscard]] u64 in_use() const { return info_.size() - free_.size(); }
+  [[nodiscard]] u64 rows() const { return rows_; }
+  [[nodiscard]] u64 in_use() const { return rows_ - free_.size(); }
   [[nodiscard]] const u64* image() const { return reserved_.base; }
 
   [[nodiscard]] u64 limit() const { return limit_; }
@@ -80,18 +95,23 @@ class FrameArena {
   u64 trim();
 
  private:
+  static constexpr u64 WORDS_PER_LINE = 8, ALL_LINES = ~0ull;
+  static_assert(PTRS_PER_TABLE / WORDS_PER_LINE == 64, "FrameInfo has a bit per line");
+
   [[nodiscard]] Pfn take(Level level);
-  void save_entries(const u64* entry, u64 nr);
+  void clear(Pfn pfn);
+  void save_entries(u64 row, u64 lines);
   void save_info(u64 row);
-  void save_lines(u64 row, u64 lines);
 
   FrameCache& cache_;
   UndoLog* undo_;
   Reservation reserved_;
   u64 limit_;
-  std::vector<FrameInfo> info_;
+  std::vector<FrameInfo> info_;  ///< of every frame that was ever handed out; the first rows_ count
+  u64 rows_ = 0;
   UndoStack<Pfn> free_;
   u64 rows_stamp_ = 0;
+  u64 shape_ = 1;
 };
 
 }  // namespace ptwalk

@@ -35,7 +35,4 @@ void split_huge_pmd(const HugeContext& context, u64* pmd, u64 addr);
 /// Drops the PUD leaf at `pud`, which maps the 1 GiB around `addr`.
 void split_huge_pud(const HugeContext& context, u64* pud, u64 addr);
 
-/// Extends the closing flush to hold [start, end). (tlb_flush_pte_range, asm-generic/tlb.h, v6.18)
-void gather_flush(ProtectResult& result, u64 start, u64 end);
-
 }  // namespace ptwalk

@@ -61,6 +61,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   UndoPool<UffdContext> uffds;  ///< by UffdId
   UndoPool<SwapSlot> swap;
   UndoStack<u64> free_slots;
+  std::vector<Pfn> found_pages{};  ///< room for one call that works through a list of pages
 
   /// Living address spaces, in the order of their making.
   [[nodiscard]] const std::vector<AddressSpace*>& mms() const { return mms_; }

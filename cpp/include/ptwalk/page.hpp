@@ -82,7 +82,10 @@ class PagePool {
   /// A frame of the pool's choice; recycled frames get a new serial.
   Pfn alloc(u16 flags);
   /// The facts of a frame that the caller names; made if there are none.
-  Page& at(Pfn pfn);
+  Page& at(Pfn pfn) {
+    Page* const page = find(pfn);
+    return page ? *page : make(pfn);
+  }
   void free(Pfn pfn);
   [[nodiscard]] u64 in_use() const { return counts_.in_use; }
 
@@ -90,6 +93,7 @@ class PagePool {
   static constexpr unsigned CHUNK_SHIFT = 6;  // a real process has its frames far apart
   static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
   static_assert(CHUNK == 64, "exclusive_ has one bit per page of a chunk");
+  Page& make(Pfn pfn);
   void will_change(Pfn pfn, Page& page) {
     if (must_save(undo_, page.epoch)) save(pfn, page);
   }

@@ -51,10 +51,14 @@ class PageTable {
   }
 
   /// The entry of `level` that maps `addr`, or nullptr where a level above it is no table.
-  [[nodiscard]] const u64* find(u64 addr, Level level) const;
+  [[nodiscard]] const u64* find(u64 addr, Level level) const {
+    return level == PTE_LEVEL && is_recent(addr) ? recent_pte(addr) : search(addr, level);
+  }
   /// Descends as far as there are tables: down to the PTE, or to the entry that is none, leaf or
   /// bad.
-  [[nodiscard]] WalkEnd walk(u64 addr) const;
+  [[nodiscard]] WalkEnd walk(u64 addr) const {
+    return is_recent(addr) ? WalkEnd{recent_pte(addr), PTE_LEVEL} : descend(addr);
+  }
   /// Like walk(), but a shared table ends it too, with its end cut to `limit`.
   [[nodiscard]] Extent extent(u64 addr, u64 limit) const;
 
@@ -76,6 +80,15 @@ class PageTable {
   /// PTE level; false when no frame can be had.
   [[nodiscard]] bool populate(u64* entry, Level level, u64 flags = _PAGE_TABLE,
                               Uniform uniform = Uniform::no);
+  /// The entries of a range that lies in the PTE table that was stored to last and is not all of
+  /// it; nullptr for other ranges.
+  [[nodiscard]] u64* recent(Range range) const {
+    const bool inside = range.end - range.start < PMD_SIZE && is_recent(range.start) &&
+                        range.start / PMD_SIZE == (range.end - 1) / PMD_SIZE;
+    return inside ? recent_pte(range.start) : nullptr;
+  }
+  /// `table` is the PTE table of `addr`, and not shared: what comes next may lie there too.
+  void remember(u64 addr, u64* table) { recent_ = {addr / PMD_SIZE, frames_->shape(), table}; }
   /// Gives every page of [start, end) that word and makes the tables that are missing, shared ones
   /// where an entry is covered whole. What tables of their own hold there must be none or markers.
   /// False when no frame can be had.
@@ -109,6 +122,22 @@ class PageTable {
   void free_all();
 
  private:
+  /// The PTE table of its own that was stored to last: most often the next address lies there too.
+  struct Recent {
+    u64 index = ~0ull;  ///< of the 2 MiB that it maps
+    u64 shape = 0;      ///< FrameArena::shape() of then; it holds until that changes
+    u64* table = nullptr;
+  };
+  [[nodiscard]] bool is_recent(u64 addr) const {
+    return recent_.index == addr / PMD_SIZE && recent_.shape == frames_->shape();
+  }
+  [[nodiscard]] u64* recent_pte(u64 addr) const {
+    return recent_.table + level_index(addr, PTE_LEVEL);
+  }
+  /// An entry that is about to be stored to; a PTE's table is remembered.
+  u64* to_store(u64* entry, u64 addr, Level level, u64 nr);
+  [[nodiscard]] const u64* search(u64 addr, Level level) const;
+  [[nodiscard]] WalkEnd descend(u64 addr) const;
   [[nodiscard]] u64 own_below(const u64* table, Level level) const;
   [[nodiscard]] u64 frames_below(const u64* table, Level level, Range range) const;
   void share_below(u64* table, Level level, Range range);
@@ -134,6 +163,7 @@ class PageTable {
   Pfn root_ = 0;
   Counts counts_;
   u64 counts_stamp_;
+  Recent recent_;
 };
 
 }  // namespace ptwalk

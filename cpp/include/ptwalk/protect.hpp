@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ptwalk/error.hpp"
+#include "ptwalk/short_list.hpp"
 #include "ptwalk/types.hpp"
 
 namespace ptwalk {
@@ -58,21 +59,25 @@ struct ProtectResult {
   u64 referenced = 0;             ///< huge pages that a split marked referenced
   Range flush{};                  ///< closing TLB range flush; empty: none
   std::vector<u64> pmd_flush;     ///< start of each flush of a huge leaf made at once, in order
-  std::vector<NotifierStart> notifier;
+  ShortList<NotifierStart, 2> notifier;
   std::vector<BadEntry> bad_cleared;
   std::vector<Warning> warnings;  ///< each occurrence, "once" not applied
 
-  /// Adds the account of a later call (another VMA of the same system call).
-  void add(ProtectResult later);
+  /// Adds the account of a later system call.
+  void add(const ProtectResult& later);
+  /// Extends the closing flush to hold [start, end). (tlb_flush_pte_range, asm-generic/tlb.h,
+  /// v6.18)
+  void gather_flush(u64 start, u64 end);
 };
 
-/// Changes the protection of [start, end) of `vma` in `mm`'s tables. Page aligned, start < end,
-/// within the VMA, not both UFFD_WP and RESOLVE (the caller has checked).
+/// Changes the protection of [start, end) of `vma` in `mm`'s tables and adds to the account of the
+/// system call. Page aligned, start < end, within the VMA, not both UFFD_WP and RESOLVE (the caller
+/// has checked).
 /// The error, if any, is table_alloc_failed (v6.4 on); what was changed stays changed. As in the
 /// kernel, -ENOMEM of a table below the top is added to the pages counted elsewhere: with more than
 /// twelve of those there is no error, and `pages` is twelve short for each failure.
 /// Models mm/mprotect.c:change_protection. `prot_numa` requests use PAGE_NONE as newprot.
-Result<ProtectResult> change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newprot,
-                                        u32 cp_flags);
+Error change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newprot, u32 cp_flags,
+                        ProtectResult& account);
 
 }  // namespace ptwalk

@@ -46,12 +46,13 @@ class UndoLog {
   template <class T>
   void save(T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
-    save(&value, nullptr, {reinterpret_cast<const std::byte*>(&value), sizeof value});
+    std::byte* const to = grow({&value, nullptr, sizeof value});
+    std::memcpy(to, &value, sizeof value);
   }
   /// Saves `data`, which `restore` will be called with; without one it is copied to `object`.
   void save(void* object, Restore restore, Bytes data, Bytes more = {});
 
-  [[nodiscard]] std::size_t size() const { return bytes_.size(); }
+  [[nodiscard]] std::size_t size() const { return used_; }
 
  private:
   struct Record {  // lies behind its data
@@ -59,7 +60,18 @@ class UndoLog {
     Restore restore = nullptr;
     u64 size = 0;
   };
-  std::vector<std::byte> bytes_;
+  static std::size_t padded(std::size_t size) { return align_up(size, alignof(Record)); }
+  /// Adds a record and returns where its data goes.
+  std::byte* grow(const Record& record) {
+    const std::size_t at = used_, end = at + padded(record.size);
+    used_ = end + sizeof record;
+    if (used_ > bytes_.size()) bytes_.resize(2 * used_);
+    std::memcpy(&bytes_[end], &record, sizeof record);
+    return &bytes_[at];
+  }
+
+  std::vector<std::byte> bytes_;  // room; the first used_ are records
+  std::size_t used_ = 0;
   u64 epoch_ = 0;
   bool active_ = false;
 };

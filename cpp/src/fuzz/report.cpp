@@ -143,10 +143,10 @@ void Report::record(u64 addr, const AccessRecord& record) {
 }
 
 void Report::protect(const ProtectResult& result) {
-  for (const auto& [name, member] : SUMS) {
-    digest.add(result.*member);
-    if (steps && result.*member) write(false, std::string(name) + "=" + hex(result.*member));
-  }
+  digest.add(result.pages, result.none_to_marker, result.marker_to_none, result.present,
+             result.swap, result.none_skipped, result.tables_allocated);
+  digest.add(result.huge, result.numa_huge_pte_updates, result.thp_split_pmd, result.dirtied,
+             result.referenced);
   digest.add(u64(result.rss_file), result.flush.start, result.flush.end);
   digest.add(result.pmd_flush.size(), result.notifier.size(), result.bad_cleared.size(),
              result.warnings.size());
@@ -155,7 +155,13 @@ void Report::protect(const ProtectResult& result) {
     digest.add(u64(start.kind) | u64(start.ended) << 8, start.start, start.end);
   for (const BadEntry& bad : result.bad_cleared) digest.add(u64(bad.level), bad.addr);
   for (const Warning warning : result.warnings) digest.add(u64(warning));
-  if (steps && !result.flush.empty())
+  if (steps) tell(result);
+}
+
+void Report::tell(const ProtectResult& result) {
+  for (const auto& [name, member] : SUMS)
+    if (result.*member) write(false, std::string(name) + "=" + hex(result.*member));
+  if (!result.flush.empty())
     write(false, "flush=" + hex(result.flush.start) + "-" + hex(result.flush.end));
 }
 

@@ -15,6 +15,7 @@ from .program import (
     canonical,
     decode,
     encode,
+    standard_mix,
     validate,
 )
 from .text import from_text, to_text
@@ -35,6 +36,7 @@ __all__ = [
     "encode",
     "from_text",
     "minimise",
+    "standard_mix",
     "to_text",
     "validate",
 ]

@@ -95,6 +95,26 @@ OPERATIONS = tuple(row.name for row in TABLE)
 _NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
 
 
+def standard_mix(n: int, seed: int = 1) -> npt.NDArray[np.uint8]:
+    """Return random programs of a stated mix of operations, the same on every machine.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    seed : int
+        Another seed gives others.
+
+    Returns
+    -------
+    array of uint8, shape (n, 160)
+        A program in each row: 20 operations on 16 pages. In percent 34 accesses, 28 wr-protects
+        and resolves, 10 mprotects, 14 zaps (dontneed, reclaim, holes), 10 changes of VMAs (mmap,
+        munmap, register) and 4 reads of messages; no forks.
+    """
+    return _core.fuzz_standard_mix(n, seed)
+
+
 def op_number(name: object) -> int:
     """Return the number of an operation from its name."""
     if isinstance(name, str) and name in _NUMBERS:

@@ -42,6 +42,7 @@ class Report {
   void protect(const ProtectResult& result);
 
  private:
+  void tell(const ProtectResult& result);
   void write(bool user_sees_it, const std::string& text);
 };
 
