@@ -14,15 +14,16 @@ from ptwalk.fuzz.mutate import Programs, mutate
 from ptwalk.fuzz.statements import InexpressibleError
 
 SETUP = "mixed"
+EVEN = np.full(len(fuzz.OPERATIONS), 1 / len(fuzz.OPERATIONS))
 ACCESSES = {"access", "kernel_access"}
 
 
 def programs(seed: int, count: int) -> list[bytes]:
     """Return random programs with something of everything."""
     rng = np.random.default_rng(seed)
-    made = mutate(rng, Programs.of([b""]), count, len(fuzz.OPERATIONS), 12)
+    made = mutate(rng, Programs.of([b""]), count, EVEN, 12)
     for _ in range(3):
-        made = mutate(rng, made, count, len(fuzz.OPERATIONS), 12)
+        made = mutate(rng, made, count, EVEN, 12)
     return [made[i] for i in range(count)]
 
 

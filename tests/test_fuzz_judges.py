@@ -15,14 +15,15 @@ from ptwalk.fuzz.model_judge import Model
 from ptwalk.fuzz.mutate import Programs, mutate
 
 SETUP = "shmem-16"
+EVEN = np.full(len(fuzz.OPERATIONS), 1 / len(fuzz.OPERATIONS))
 NO_ONE = frozenset[str]()
 
 
 def some(count: int = 400, seed: int = 1) -> Programs:
     rng = np.random.default_rng(seed)
-    made = mutate(rng, Programs.of([b""]), count, len(fuzz.OPERATIONS), 20)
+    made = mutate(rng, Programs.of([b""]), count, EVEN, 20)
     for _ in range(4):
-        made = mutate(rng, made, count, len(fuzz.OPERATIONS), 20)
+        made = mutate(rng, made, count, EVEN, 20)
     return made
 
 

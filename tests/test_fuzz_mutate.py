@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ptwalk.fuzz.mutate import MAX_OPS, OP_BYTES, Programs, mutate, random_ops
+from ptwalk.fuzz.mutate import MAX_OPS, OP_BYTES, Programs, mutate, random_ops, swarm
 
+EVEN = np.full(30, 1 / 30)
 PARENTS = [bytes(range(i, i + 8)) * n for i, n in ((1, 3), (50, 7), (100, 64), (200, 1))]
 
 
@@ -20,7 +21,7 @@ def test_programs_lie_side_by_side_and_come_back() -> None:
 
 def test_the_same_seed_makes_the_same_children() -> None:
     def children(seed: int) -> list[bytes]:
-        made = mutate(np.random.default_rng(seed), Programs.of(PARENTS), 500, 30)
+        made = mutate(np.random.default_rng(seed), Programs.of(PARENTS), 500, EVEN)
         return [made[i] for i in range(len(made))]
 
     assert children(7) == children(7)
@@ -30,7 +31,7 @@ def test_the_same_seed_makes_the_same_children() -> None:
 @pytest.mark.parametrize("parents", [PARENTS, [b""], [b"", bytes(8 * 64)]])
 @pytest.mark.parametrize("longest", [1, 20, 64])
 def test_lengths_are_legal(parents: list[bytes], longest: int) -> None:
-    made = mutate(np.random.default_rng(1), Programs.of(parents), 2000, 30, longest)
+    made = mutate(np.random.default_rng(1), Programs.of(parents), 2000, EVEN, longest)
     assert made.ops.shape == (2000, MAX_OPS, OP_BYTES)
     assert made.lengths.min() >= 1
     assert made.lengths.max() <= longest
@@ -43,7 +44,7 @@ def test_every_kind_of_change_happens() -> None:
     b = np.arange(100, 100 + 16 * 8, dtype=np.uint8).tobytes()
     rows = {a[i : i + 8]: ("a", i // 8) for i in range(0, len(a), 8)}
     rows |= {b[i : i + 8]: ("b", i // 8) for i in range(0, len(b), 8)}
-    made = mutate(np.random.default_rng(3), Programs.of([a, b]), 5000, 30)
+    made = mutate(np.random.default_rng(3), Programs.of([a, b]), 5000, EVEN)
     seen = set()
     for i in range(len(made)):
         program = made[i]
@@ -65,9 +66,22 @@ def test_every_kind_of_change_happens() -> None:
 
 
 def test_new_operations_are_of_every_kind_and_near_each_other() -> None:
-    ops = random_ops(np.random.default_rng(0), (10, 1000), 43)
+    ops = random_ops(np.random.default_rng(0), (10, 1000), np.full(43, 1 / 43))
     assert ops.shape == (10, 1000, 8)
     assert set(np.unique(ops[..., 0])) == set(range(43))
     assert np.mean(ops[..., 2] < 16) > 0.6
     assert len(np.unique(ops[..., 2])) > 200  # but not all
     assert np.mean(ops[..., 1] == 0) > 0.7
+
+
+def test_a_swarm_has_some_operations_only() -> None:
+    rng, weights = np.random.default_rng(0), np.arange(1.0, 41.0)
+    swarms = [swarm(rng, weights) for _ in range(200)]
+    sizes = {np.count_nonzero(likely) for likely in swarms}
+    assert min(sizes) > 1
+    assert min(sizes) < 10
+    assert max(sizes) == 40
+    for likely in swarms:
+        assert np.isclose(likely.sum(), 1)
+        ratio = likely[likely > 0] / weights[likely > 0]
+        assert np.allclose(ratio, ratio[0])  # the weights among those that are left

@@ -1,5 +1,7 @@
 #include "ptwalk/fuzz/violations.hpp"
 
+#include <algorithm>
+
 namespace ptwalk::fuzz {
 namespace {
 
@@ -24,10 +26,13 @@ constexpr std::string_view NAMES[] = {"armed_writable",
                                       "invariant"};
 static_assert(std::size(NAMES) == std::size_t(Violation::invariant) + 1);
 
-/// Whether none entries of an anonymous VMA may have been armed.
-bool may_have_markers(const Machine& machine, const Vma& vma) {
-  if (machine.profile.marker_vmas != MarkerVmas::registered) return false;
-  return machine.uffd_features(vma.uffd) & UFFD_FEATURE_WP_UNPOPULATED;
+/// Whether none entries of anonymous memory may have been armed. Their markers outlive the
+/// registration where a VMA is registered anew without WP, or merges on its way by mremap.
+bool may_have_markers(const Machine& machine) {
+  return machine.profile.marker_vmas == MarkerVmas::registered &&
+         std::any_of(machine.uffds.begin(), machine.uffds.end(), [](const UffdContext& ctx) {
+           return ctx.features & UFFD_FEATURE_WP_UNPOPULATED;
+         });
 }
 
 u64 judge_present(const Machine& machine, const Vma& vma, u64 word, Level level) {
@@ -54,7 +59,7 @@ u64 judge_entry(const Machine& machine, const Vma* vma, u64 word, Level level) {
   if (level == PTE_LEVEL ? pte_present(word) : pmd_present(word))
     return judge_present(machine, *vma, word, level);
   if (p.is_marker(word))
-    return p.is_uffd_wp_marker(word) && vma->anonymous() && !may_have_markers(machine, *vma)
+    return p.is_uffd_wp_marker(word) && vma->anonymous() && !may_have_markers(machine)
                ? bit(Violation::marker_in_anonymous)
                : 0;
   if (p.swp_kind(word) == SwpKind::swap) {

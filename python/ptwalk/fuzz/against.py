@@ -24,6 +24,7 @@ from .statements import InexpressibleError
 from .task import Batch
 
 _EXECUTORS = 256  # hybrids that are kept
+_CLOSELY = 48  # programs of a batch whose first difference is looked for
 
 # What the literature calls them: by rule, and by the operation where it acts.
 _NAMES = {
@@ -104,30 +105,66 @@ class Against:
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
     ) -> Ranks:
-        """Take programs that differ; best those that known rules do not explain."""
+        """Take programs that differ.
+
+        Best are those that known rules do not explain, and the first of each operation where a
+        difference is first seen: so that what differs often does not hide what differs rarely.
+        """
         differs = batch.visible != self._last.visible
         ranks: Ranks = np.asarray(differs, np.int64)
-        rules = {rule for key in known for rule in key.split("|")[2].split(",") if rule}
-        explained = self._hybrid(tuple(rule for rule in self._rules if rule in rules))
         rows = np.flatnonzero(differs)
-        if rules and explained is not None and rows.size:
+        explained = self._explained(known)
+        if explained is not None and rows.size:
             some = Programs(programs.ops[rows], programs.lengths[rows])
             left = run_all(explained, some, coverage=False).visible != self._last.visible[rows]
             ranks[rows[left]] = 2
+        seen = set()
+        for row in rows[np.argsort(-ranks[rows], kind="stable")][:_CLOSELY].tolist():
+            program = programs[row]
+            at = self._first(self._one, program)
+            if at is not None and (name := name_of(program, at)) not in seen:
+                seen.add(name)
+                ranks[row] += 2
         return ranks
 
-    def __call__(self, program: bytes) -> Finding | None:
-        """Return the first difference of a program, which is cut off there."""
+    def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
+        """Judge what is left of a program when known differences are passed by."""
+        explained = self._explained(known)
+        if explained is not None:
+            at = self._first(explained, program)
+            if at is not None:
+                ops = [program[i : i + OP_BYTES] for i in range(0, OP_BYTES * (at + 1), OP_BYTES)]
+                for i in reversed(range(len(ops))):
+                    fewer = b"".join(ops[:i] + ops[i + 1 :])
+                    if explained.run(fewer).visible != self._two.run(fewer).visible:
+                        del ops[i]
+                program = b"".join(ops)
+        return self(program)
+
+    def _first(self, one: Executor, program: bytes) -> int | None:
+        """Return the first operation where user space sees something else than on the other."""
         beginnings = prefixes(program)
         if not beginnings:
             return None
-        one = self._one.run_batch(beginnings, coverage=False).visible
-        two = self._two.run_batch(beginnings, coverage=False).visible
-        row = first_row(one != two)
+        seen, other = (side.run_batch(beginnings, coverage=False) for side in (one, self._two))
+        return first_row(seen.visible != other.visible)
+
+    def _explained(self, known: frozenset[str]) -> Executor | None:
+        """Return the executor of the profile with all known rules, as far as they go together."""
+        rules = {rule for key in known for rule in key.split("|")[2].split(",")}
+        names: tuple[str, ...] = ()
+        for rule in self._rules:
+            if rule in rules and self._hybrid((*names, rule)) is not None:
+                names = (*names, rule)
+        return self._hybrid(names) if names else None
+
+    def __call__(self, program: bytes) -> Finding | None:
+        """Return the first difference of a program, which is cut off there."""
+        row = self._first(self._one, program)
         if row is None:
             return None
-        cut = beginnings[row]
-        rules = self.explain(cut, int(two[row]))
+        cut = program[: OP_BYTES * (row + 1)]
+        rules = self.explain(cut, self._two.run(cut).visible)
         steps = self._one.steps(cut)[row], self._two.steps(cut)[row]
         kind = kind_of(*steps)
         acts = self._acts(cut, rules, row)

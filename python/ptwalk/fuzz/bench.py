@@ -22,6 +22,23 @@ from .program import OPERATIONS
 from .running import RunningKernel
 from .task import Batch, Before, Judge, TaskResult, run_task
 
+# How often operations are drawn, where it is not once: what most needs to come together.
+_WEIGHTS = {
+    "access": 8.0,
+    "access_many": 3.0,
+    "mprotect": 5.0,
+    "writeprotect": 5.0,
+    "madvise": 3.0,
+    "mmap": 2.0,
+    "mremap": 2.0,
+    "register": 2.0,
+    "copy": 2.0,
+    "fork": 2.0,
+    "reclaim": 2.0,
+    "migrate_start": 2.0,
+    "migrate_finish": 2.0,
+}
+
 
 def judges_of(spec: Spec, setup: str) -> dict[str, Callable[[], Judge]]:
     """Return what makes each judge that fits a campaign."""
@@ -74,7 +91,7 @@ class Workbench:
             )
         self._executor = Executor(spec.profile, setup, raw=not spec.against)
         self.judges: Sequence[Judge] = [made[name]() for name in spec.judges]
-        self.operations = len(OPERATIONS)
+        self.weights = np.array([_WEIGHTS.get(name, 1.0) for name in OPERATIONS])
         self._against = [judge for judge in self.judges if isinstance(judge, Against)]
         self.branches = self._executor.branches * (1 + len(self._against))
         self.features = len(self.branches) * len(STEPS)

@@ -183,6 +183,10 @@ class Model:
             pass
         return None
 
+    def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
+        """Judge it; nothing known hides anything."""
+        return self(program)
+
     def same(self, finding: Finding) -> Callable[[bytes], bool]:
         """Test for an entry that the model does not agree with, after the same operation."""
 
@@ -233,17 +237,25 @@ class Model:
         if asked is None or (name == "numa" and not vma.vm_flags & 7):
             return {old}
         features = 0 if vma.uffd is None else mm._core.uffd_features(vma.uffd)
-        word, _, _ = lm.leaf_step(
-            self._profile,
-            old,
-            asked.newprot,
-            asked.cp_flags,
-            anon=vma.kind == "anon",
-            vm_flags=int((later or vma).vm_flags),
-            page=facts(vma, page),
-            wp_unpopulated=bool(features & _WP_UNPOPULATED),
-        )
-        return {word}
+        pages = [facts(vma, page)]
+        if lm.classify(self._profile, None, old) == "migration":
+            # Nobody sees the page while it migrates; in a private file mapping it may be either.
+            kinds = (True, False) if vma.kind != "anon" else (True,)
+            pages = [PageFacts(anon=anon and not vma.vm_flags & lm.VM_SHARED) for anon in kinds]
+        steps = [
+            lm.leaf_step(
+                self._profile,
+                old,
+                asked.newprot,
+                asked.cp_flags,
+                anon=vma.kind == "anon",
+                vm_flags=int((later or vma).vm_flags),
+                page=seen,
+                wp_unpopulated=bool(features & _WP_UNPOPULATED),
+            )
+            for seen in pages
+        ]
+        return {word for word, _, _ in steps}
 
     def _finding(self, program: bytes, done: Done, wrong: tuple[str, ...]) -> Finding:
         at, old, new, said = wrong

@@ -15,6 +15,7 @@ import numpy.typing as npt
 OP_BYTES, MAX_OPS = 8, 64
 Ops = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
 
 # Bytes of an operation: op, mm, page, nr, arg (two), page2, extra.
 _PAGE, _NR, _ARG, _PAGE2 = 2, 3, 4, 6
@@ -56,10 +57,21 @@ class Programs:
         return cls(ops, lengths)
 
 
-def random_ops(rng: np.random.Generator, shape: tuple[int, ...], operations: int) -> Ops:
+def swarm(rng: np.random.Generator, weights: Weights) -> Weights:
+    """Return how likely each operation is in one batch: some of them only, or all.
+
+    What needs several operations of a few kinds is met sooner where there are few kinds.
+    """
+    chosen = weights * (rng.random(len(weights)) < rng.choice([0.15, 0.3, 0.6, 1.0]))
+    some = chosen if np.count_nonzero(chosen) > 1 else weights
+    likely: Weights = some / some.sum()
+    return likely
+
+
+def random_ops(rng: np.random.Generator, shape: tuple[int, ...], likely: Weights) -> Ops:
     """Return new operations, shape (*shape, 8): near each other and short more often than not."""
     ops = rng.integers(0, 256, (*shape, OP_BYTES), np.uint8)
-    ops[..., 0] = rng.integers(0, operations, shape)
+    ops[..., 0] = rng.choice(len(likely), shape, p=likely)
     ops[..., 1] &= np.where(rng.random(shape) < 0.8, 0, 0xFF).astype(np.uint8)
     for place in (_PAGE, _PAGE2):
         near = rng.random(shape)
@@ -75,7 +87,7 @@ def random_ops(rng: np.random.Generator, shape: tuple[int, ...], operations: int
 
 
 def mutate(
-    rng: np.random.Generator, parents: Programs, count: int, operations: int, longest: int = MAX_OPS
+    rng: np.random.Generator, parents: Programs, count: int, likely: Weights, longest: int = MAX_OPS
 ) -> Programs:
     """Make children of parents.
 
@@ -87,8 +99,8 @@ def mutate(
         At least one.
     count : int
         How many children.
-    operations : int
-        How many kinds of operations there are.
+    likely : ndarray of float64, shape (operations,)
+        How likely each operation is among new ones; the sum is 1.
     longest : int
         Most operations of a child.
 
@@ -97,7 +109,7 @@ def mutate(
     Programs
         Programs of 1 to `longest` operations.
     """
-    fresh = random_ops(rng, (count * _FRESH,), operations)
+    fresh = random_ops(rng, (count * _FRESH,), likely)
     pool = np.concatenate([parents.ops.reshape(-1, OP_BYTES), fresh]).view(np.uint64)[:, 0]
     index, lengths = _arranged(rng, parents, count, longest)
     ops = np.zeros((count, MAX_OPS, OP_BYTES), np.uint8)

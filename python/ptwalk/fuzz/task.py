@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .corpus import Entry, Mask, features_of, first_reached
 from .findings import Finding
-from .mutate import Programs, mutate
+from .mutate import Programs, Weights, mutate, swarm
 
 ROUNDS, PROGRAMS = 4, 2048  # a task is that many batches of that many programs
 LONGEST = 24  # operations of most programs; short ones run fast and say more
@@ -41,6 +41,9 @@ class Judge(Protocol):
     def __call__(self, program: bytes) -> Finding | None:
         """Judge one program."""
 
+    def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
+        """Judge one program, passing by what is known where there is more to see."""
+
     def same(self, finding: Finding) -> Callable[[bytes], bool]:
         """Return a fast test of whether a program shows the same, for minimising."""
 
@@ -58,7 +61,7 @@ class Batch:
 class Bench(Protocol):
     """What a task works with: an executor, the judges, and who minimises."""
 
-    operations: int
+    weights: Weights
     features: int
     judges: Sequence[Judge]
 
@@ -140,7 +143,8 @@ def run_task(bench: Bench, seed: int, task: int, before: Before) -> TaskResult:
     parents = list(before.programs) or [b""]
     work = _Work(bench, set(before.known))
     for _ in range(ROUNDS):
-        programs = mutate(rng, Programs.of(parents), PROGRAMS, bench.operations, LONGEST)
+        likely = swarm(rng, bench.weights)
+        programs = mutate(rng, Programs.of(parents), PROGRAMS, likely, LONGEST)
         batch = bench.run(programs)
         features = features_of(batch.coverage)
         first = first_reached(features, seen)
@@ -173,7 +177,7 @@ class _Work:
 
     def look(self, judge: Judge, program: bytes) -> None:
         self.count(f"judge {judge.name}")
-        finding = judge(program)
+        finding = judge.look(program, frozenset(self.known))
         if finding is None:
             return
         self.count(f"seen {judge.name}")
