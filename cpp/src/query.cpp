@@ -29,19 +29,31 @@ u64 word_of(const PageTable& tables, const Extent& at) {
   return has_word ? *at.entry : 0;
 }
 
-/// Copies entries; those of a large export go past the caches, which they would only wash out.
-void stream_copy(u64* to, const u64* from, u64 nr, std::size_t total) {
-  constexpr std::size_t LARGE = 1 << 19;  // entries: 4 MiB
+/// From so many entries on, 4 MiB, an export goes past the caches, which it would only wash out.
+constexpr std::size_t LARGE_EXPORT = 1 << 19;
+
+/// Copies a whole table past the caches; publish_stream() makes it seen by other threads.
+void stream_table(u64* to, const u64* from) {
 #if defined(__x86_64__)
-  if (total >= LARGE && nr == PTRS_PER_TABLE && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
-    for (u64 i = 0; i < nr; i += 2)
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
-                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-    _mm_sfence();
+  constexpr u64 LINE = 8;
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
+    for (u64 i = 0; i < PTRS_PER_TABLE; i += LINE) {
+      __m128i words[LINE / 2];
+      for (u64 j = 0; j < LINE / 2; ++j)
+        words[j] = _mm_load_si128(reinterpret_cast<const __m128i*>(from + i) + j);
+      for (u64 j = 0; j < LINE / 2; ++j)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i) + j, words[j]);
+    }
     return;
   }
 #endif
-  std::copy_n(from, nr, to);
+  std::copy_n(from, PTRS_PER_TABLE, to);
+}
+
+void publish_stream() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 u64& counter(EntryCounts& counts, const Profile& p, u64 entry) {
@@ -65,7 +77,11 @@ u64& counter(EntryCounts& counts, const Profile& p, u64 entry) {
 /// paging-structure cache, and entries are fetched ahead of their use.
 class Translation {
  public:
-  Translation(const PageTable& tables, u64 task_size) : tables_(tables), task_size_(task_size) {}
+  Translation(const PageTable& tables, u64 task_size)
+      : tables_(tables),
+        task_size_(task_size),
+        image_(tables.frames().image()),
+        rows_(tables.frames().rows()) {}
 
   void apply(std::span<const u64> addrs, std::span<u64> out) {
     constexpr std::size_t BATCH = 32;
@@ -99,8 +115,9 @@ class Translation {
     }
     const u64 pmd = pmd_table_[level_index(addr, PMD_LEVEL)];
     if ((pmd & ~PTE_PFN_MASK) != _PAGE_TABLE) return nullptr;
-    const u64* table = tables_.below(pmd);
-    return table ? table + level_index(addr, PTE_LEVEL) : nullptr;
+    // A table entry that names a frame names one in use, whose info need not be looked at.
+    const u64 row = (pmd >> PAGE_SHIFT) - TABLE_PFN_BASE;
+    return row < rows_ ? image_ + row * PTRS_PER_TABLE + level_index(addr, PTE_LEVEL) : nullptr;
   }
   [[nodiscard]] u64 walked(u64 addr) const {
     if (addr >= task_size_) return ~0ull;
@@ -113,18 +130,24 @@ class Translation {
 
   const PageTable& tables_;
   const u64 task_size_;
+  const u64* const image_;
+  const u64 rows_;
   u64 gib_ = ~0ull;
   const u64* pmd_table_ = nullptr;
 };
 
-void copy_entries(const PageTable& tables, u64 start, std::span<u64> out) {
+/// Copies the entries of one part of an export; `streams`: the whole of it is large.
+void copy_entries(const PageTable& tables, u64 start, std::span<u64> out, bool streams) {
   for_each_extent(tables, start, out.size(), [&](const Extent& at, u64 addr, u64 nr) {
     u64* const to = out.data() + ((addr - start) >> PAGE_SHIFT);
     if (at.uniform)
       std::fill_n(to, nr, word_of(tables, at));
+    else if (streams && nr == PTRS_PER_TABLE)
+      stream_table(to, at.entry);
     else
-      stream_copy(to, at.entry, nr, out.size());
+      std::copy_n(at.entry, nr, to);
   });
+  if (streams) publish_stream();
 }
 
 }  // namespace
@@ -137,7 +160,8 @@ void AddressSpace::ptes(u64 start, std::span<u64> out) const {
       machine->threads, (head + out.size() + CHUNK - 1) / CHUNK, [&](std::size_t chunk) {
         const std::size_t first = chunk ? chunk * CHUNK - head : 0;
         const std::size_t last = std::min((chunk + 1) * CHUNK - head, out.size());
-        copy_entries(tables, start + (u64(first) << PAGE_SHIFT), out.subspan(first, last - first));
+        copy_entries(tables, start + (u64(first) << PAGE_SHIFT), out.subspan(first, last - first),
+                     out.size() >= LARGE_EXPORT);
       });
 }
 

@@ -1,5 +1,6 @@
 // Reading tables: entries, levels, walks, translation and counts, over small and huge pages and
 // holes.
+#include <algorithm>
 #include <array>
 
 #include "space.hpp"
@@ -35,6 +36,24 @@ TEST_CASE("ptes(): a leaf reads as the entry of each page, an absent table as no
   CHECK(words[514] == THP);
   CHECK(words[1025] == THP);
   CHECK(words[1026] == 0);
+}
+
+TEST_CASE("ptes(): a large export is what small ones come to, wherever it starts and goes") {
+  constexpr u64 NR = 1 << 19;
+  Space s;
+  const u64 start = s.shmem(NR + 1024);
+  for (u64 page = 0; page < NR; page += 700) s.write(start + pages(page));
+  for (const u64 skip : {0, 3}) {
+    std::vector<u64> words(NR + 1, 7), few(100);
+    for (const u64 shift : {0, 1}) {  // words that are aligned, and that are not
+      const std::span<u64> large = std::span(words).subspan(shift, NR);
+      s.mm->ptes(start + pages(skip), large);
+      for (u64 page = 0; page + few.size() <= NR; page += few.size()) {
+        s.mm->ptes(start + pages(skip + page), few);
+        REQUIRE(std::ranges::equal(few, large.subspan(page, few.size())));
+      }
+    }
+  }
 }
 
 TEST_CASE("levels(): where the walk of each page ends") {
