@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -187,6 +189,46 @@ def test_values_are_values(value: Any) -> None:
     assert twin.asdict() == value.asdict()
     assert value != 1
     assert value in {twin}
+    with pytest.raises(TypeError, match="cannot create"):
+        type(value)()
+    with pytest.raises(AttributeError):
+        value.pages = 1
+    copies = [copy.copy(value) for _ in range(100)]
+    references = [sys.getrefcount(type(value))]  # an object holds one to its class
+    del copies
+    references.append(sys.getrefcount(type(value)))
+    assert references[0] - references[1] == 100
+
+
+def test_writeprotect_takes_its_arguments_as_a_function_in_python_would() -> None:
+    mm = shmem("6.18")
+    uffd = mm.userfaultfd()
+    uffd.register(BASE, LENGTH, "wp")
+    signature = inspect.signature(ptwalk.Userfaultfd.writeprotect)
+    assert list(signature.parameters) == [
+        "self", "start", "length", "protect", "wake", "mode", "threads"
+    ]  # fmt: skip
+    assert uffd.writeprotect(BASE, PAGE).pages == 1
+    assert uffd.writeprotect(length=PAGE, start=BASE, mode=None, wake=True).present == 1
+    assert uffd.writeprotect(BASE, PAGE, protect=0, threads=None).pages == 1  # type: ignore[arg-type]
+    assert mm.access(BASE, write=True).outcome == "done"
+    assert uffd.writeprotect(BASE, PAGE, protect=False, mode=1).pages == 1
+    assert mm.access(BASE, write=True).outcome == "blocked"
+    uffd.writeprotect(BASE, PAGE, protect=False, wake=False)
+    assert not mm.pending[0].woken
+    wrong: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("missing required argument 'length'", (BASE,), {}),
+        ("takes 2 positional arguments but 3 were given", (BASE, PAGE, True), {}),
+        ("unexpected keyword argument 'wp'", (BASE, PAGE), {"wp": True}),
+        ("multiple values for argument 'start'", (BASE, PAGE), {"start": BASE}),
+    ]
+    for text, arguments, named in wrong:
+        with pytest.raises(TypeError, match=text):
+            uffd.writeprotect(*arguments, **named)
+    with pytest.raises(TypeError, match="never initialised"):
+        ptwalk.Userfaultfd.__new__(ptwalk.Userfaultfd).writeprotect(BASE, PAGE)
+    with pytest.raises(TypeError, match="expected 4 arguments, got 1"):
+        mm._core.mprotect(BASE)  # type: ignore[call-arg]
 
 
 def test_access_and_messages() -> None:
@@ -226,6 +268,10 @@ def test_arrays() -> None:
     assert mm.levels(BASE, LENGTH).tolist() == [1] * 512 + [2] * 512
     assert mm.ptes(BASE, 0).shape == (0,)
     assert mm.translate([]).shape == (0,)
+    addrs = np.array([BASE + 5, BASE + LENGTH], np.uint64)
+    physical = mm.translate(addrs)
+    assert mm.translate(addrs, out=addrs) is addrs
+    np.testing.assert_array_equal(addrs, physical)
     page = mm.pages(BASE, LENGTH)
     assert page["pfn"][0] == int(mm.translate([BASE])[0]) >> 12
     assert (page["level"][0], page["mapcount"][0], page["file"][0]) == (1, 1, 0)

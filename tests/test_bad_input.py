@@ -66,6 +66,7 @@ INVALID: list[tuple[str, Call]] = [
         lambda mm: mm.walk(0xFFFF800000000000),
     ),
     (r"walk: addr 0x0000800000000000 is not canonical user", lambda mm: mm.walk(END)),
+    (r"out has dtype uint64 and shape \(2,\)", lambda mm: mm.translate([1], out=np.zeros(2, "u8"))),
     (r"addrs holds no addresses \(.*float", lambda mm: mm.translate([1.5])),  # type: ignore[list-item]
     (r"addrs holds no addresses", lambda mm: mm.translate([-1])),
     (r"addrs holds no addresses \(.*list", lambda mm: mm.translate([[1]])),  # type: ignore[list-item]

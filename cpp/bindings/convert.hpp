@@ -11,7 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "ptwalk/address_space.hpp"
+#include "value_class.hpp"
 
 namespace ptwalk::bindings {
 
@@ -117,6 +117,12 @@ std::string shown(py::handle value);
 u64 word(py::handle value, const char* name);
 /// The same for the 32-bit arguments of system calls.
 u32 word32(py::handle value, const char* name);
+/// Whether a value is true, as `if` asks.
+inline bool truth(py::handle value) {
+  const int result = PyObject_IsTrue(value.ptr());
+  if (result < 0) throw py::error_already_set();
+  return result;
+}
 /// A number of threads, 1 to 1024; 0 for None, the machine's default.
 unsigned thread_count(py::handle value);
 /// A level from its name or number. With 4 levels the p4d is folded into the pgd.
@@ -158,7 +164,7 @@ void register_machine(py::module_& m);
 void register_checkpoint(py::module_& m);
 void register_yardstick(py::module_& m);
 void register_system_calls(SpaceClass& space);
-void register_userfaultfd(SpaceClass& space);
+void register_userfaultfd(py::module_& m, SpaceClass& space);
 void register_queries(SpaceClass& space);
 void register_raw(SpaceClass& space);
 void register_pages(SpaceClass& space);

@@ -12,7 +12,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   register_machine(m);
   SpaceClass space(m, "AddressSpace");
   register_system_calls(space);
-  register_userfaultfd(space);
+  register_userfaultfd(m, space);
   register_queries(space);
   register_raw(space);
   register_pages(space);

@@ -170,28 +170,11 @@ py::dict pending_dict(const PendingFault& f) {
   return d;
 }
 
-/// What every value has: asdict(), equality and hash by its state, a repr, pickling.
-template <class T>
-py::class_<T> value_class(py::module_& m, const char* name, const char* doc,
-                          py::dict (*dict)(const T&), py::tuple (*state)(const T&),
-                          T (*from)(const py::tuple&), std::string (*repr)(const T&)) {
-  py::class_<T> cls(m, name, doc);
-  cls.attr("__module__") = "ptwalk";
-  cls.def("asdict", dict)
-      .def(
-          "__eq__", [state](const T& a, const T& b) { return state(a).equal(state(b)); },
-          py::is_operator())
-      .def("__hash__", [state](const T& v) { return py::hash(state(v)); })
-      .def("__repr__", repr)
-      .def(py::pickle(state, from));
-  return cls;
-}
-
 }  // namespace
 
 void register_messages(py::module_& m) {
-  value_class<UffdMsg>(m, "UffdMsg", "One message of a userfaultfd, as read(2) returns it.",
-                       message_dict, message_state, message_from, message_repr)
+  ValueClass<UffdMsg>(m, {"ptwalk.UffdMsg", "One message of a userfaultfd, as read(2) returns it.",
+                          message_dict, message_state, message_from, message_repr})
       .def_property_readonly("event", [](const UffdMsg& v) { return event_name(v.event); })
       .def_property_readonly("flags", [](const UffdMsg& v) { return v.flags; })
       .def_property_readonly("address", [](const UffdMsg& v) { return v.address; })
@@ -200,13 +183,13 @@ void register_messages(py::module_& m) {
       .def_property_readonly("length", message_length)
       .def_property_readonly("end", message_end)
       .def_property_readonly("child", message_child);
-  value_class<Signal>(m, "Signal", "A signal with the code that siginfo gives.", signal_dict,
-                      signal_state, signal_from, signal_repr)
+  ValueClass<Signal>(m, {"ptwalk.Signal", "A signal with the code that siginfo gives.", signal_dict,
+                         signal_state, signal_from, signal_repr})
       .def_property_readonly("signo", [](const Signal& s) { return s.signo; })
       .def_property_readonly("code", [](const Signal& s) { return s.code; })
       .def_property_readonly("name", [](const Signal& s) { return signal_name(s.signo); });
-  value_class<AccessResult>(m, "AccessResult", "What one load or store did.", access_dict,
-                            access_state, access_from, access_repr)
+  ValueClass<AccessResult>(m, {"ptwalk.AccessResult", "What one load or store did.", access_dict,
+                               access_state, access_from, access_repr})
       .def_property_readonly("outcome",
                              [](const AccessResult& r) { return outcome_name(r.outcome); })
       .def_property_readonly("address", [](const AccessResult& r) { return r.address; })
@@ -214,8 +197,8 @@ void register_messages(py::module_& m) {
       .def_property_readonly("after", [](const AccessResult& r) { return r.after; })
       .def_property_readonly("message", access_message)
       .def_property_readonly("signal", access_signal);
-  value_class<PendingFault>(m, "PendingFault", "A fault that waits in handle_userfault().",
-                            pending_dict, pending_state, pending_from, pending_repr)
+  ValueClass<PendingFault>(m, {"ptwalk.PendingFault", "A fault that waits in handle_userfault().",
+                               pending_dict, pending_state, pending_from, pending_repr})
       .def_property_readonly("address", [](const PendingFault& f) { return f.address; })
       .def_property_readonly("write", [](const PendingFault& f) { return f.write; })
       .def_property_readonly("uffd", [](const PendingFault& f) { return f.uffd; })

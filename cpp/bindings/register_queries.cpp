@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "convert.hpp"
+#include "fast_method.hpp"
 
 namespace ptwalk::bindings {
 
@@ -14,8 +14,8 @@ std::span<T> span_of(Array<T>& array) {
   return {array.mutable_data(), static_cast<std::size_t>(array.size())};
 }
 
-/// An output array for `nr` pages: `out` where it fits, a new one for None.
-Array<u64> output(const py::object& out, u64 nr) {
+/// An output array of `nr` words: `out` where it fits, a new one for None.
+Array<u64> output(py::handle out, u64 nr) {
   if (out.is_none()) return Array<u64>(static_cast<py::ssize_t>(nr));
   if (!py::isinstance<py::array>(out)) {
     raise_invalid("out " + shown(out) + " is not an array; pass numpy.empty(" + std::to_string(nr) +
@@ -32,8 +32,7 @@ Array<u64> output(const py::object& out, u64 nr) {
   return py::reinterpret_borrow<Array<u64>>(array);
 }
 
-Array<u64> ptes(Space& s, py::handle start, py::handle length, const py::object& out,
-                py::handle threads) {
+Array<u64> ptes(Space& s, py::handle start, py::handle length, py::handle out, py::handle threads) {
   const u64 a = word(start, "start"), n = word(length, "length");
   const unsigned t = thread_count(threads);
   check_range("ptes", a, n, s.user_end());
@@ -62,10 +61,10 @@ Array<u64> pagemap(Space& s, py::handle start, py::handle length) {
 }
 
 /// `addrs` is uint64 and contiguous: the Python side has made it so.
-Array<u64> translate(Space& s, const Array<u64>& addrs, py::handle threads) {
+Array<u64> translate(Space& s, const Array<u64>& addrs, const py::object& out, py::handle threads) {
   const unsigned t = thread_count(threads);
   const std::span<const u64> from{addrs.data(), static_cast<std::size_t>(addrs.size())};
-  Array<u64> result(addrs.size());
+  Array<u64> result = output(out, from.size());
   const std::span<u64> to = span_of(result);
   s.call(from.size() << PAGE_SHIFT, t, [&] { s.mm->translate(from, to); });
   return result;
@@ -208,14 +207,12 @@ py::dict stats(Space& s) {
 
 void register_queries(SpaceClass& space) {
   PYBIND11_NUMPY_DTYPE(PageFacts, pfn, serial, index, file, mapcount, flags, level, order);
-  space.def("ptes", ptes)
-      .def("levels", levels)
+  space.def("levels", levels)
       .def("pagemap", pagemap)
       .def("translate", translate)
       .def("pages", pages)
       .def("tables", tables)
       .def("walk", walk)
-      .def("count", count)
       .def("vmas", vmas)
       .def("find_vma", find_vma)
       .def("stats", stats)
@@ -224,6 +221,8 @@ void register_queries(SpaceClass& space) {
       .def_property_readonly("root", [](Space& s) { return s.mm->tables.root(); })
       .def_property_readonly("table_base", [](const Space&) { return TABLE_PFN_BASE; })
       .def_property_readonly("task_size", [](Space& s) { return s.mm->task_size(); });
+  def_fast<ptes>(space, "ptes");
+  def_fast<count>(space, "count");
 }
 
 }  // namespace ptwalk::bindings

@@ -122,24 +122,29 @@ std::string repr(const R& r) {
 }
 
 py::tuple get_state(const R& r) {
-  py::list counters;
-  for (const Counter& c : COUNTERS) counters.append(r.*c.member);
-  for (const Counter& c : STATISTICS) counters.append(r.*c.member);
-  py::list starts;
-  for (const NotifierStart& n : r.notifier) {
-    starts.append(py::make_tuple(static_cast<int>(n.kind), n.start, n.end, n.ended));
-  }
-  py::list bad;
-  for (const BadEntry& b : r.bad_cleared) bad.append(py::make_tuple(b.level, b.addr));
-  py::list warned;
-  for (const Warning w : r.warnings) warned.append(static_cast<int>(w));
+  py::tuple counters(COUNTERS.size() + STATISTICS.size());
+  std::size_t i = 0;
+  for (const Counter& c : COUNTERS) counters[i++] = r.*c.member;
+  for (const Counter& c : STATISTICS) counters[i++] = r.*c.member;
+  const auto tuple_of = [](const auto& all, auto&& one) {
+    py::tuple values(all.size());
+    for (std::size_t k = 0; k < all.size(); ++k) values[k] = one(all[k]);
+    return values;
+  };
+  const py::tuple starts = tuple_of(r.notifier, [](const NotifierStart& n) {
+    return py::make_tuple(static_cast<int>(n.kind), n.start, n.end, n.ended);
+  });
+  const py::tuple bad = tuple_of(
+      r.bad_cleared, [](const BadEntry& entry) { return py::make_tuple(entry.level, entry.addr); });
+  const py::tuple warned =
+      tuple_of(r.warnings, [](Warning w) { return py::int_(static_cast<int>(w)); });
   return py::make_tuple(counters, r.rss_file, r.flush.start, r.flush.end, pmd_flush(r), starts, bad,
                         warned, r.levels);
 }
 
 R set_state(const py::tuple& state) {
   R r;
-  const py::list counters = state[0];
+  const py::tuple counters = state[0];
   std::size_t i = 0;
   for (const Counter& c : COUNTERS) r.*c.member = counters[i++].cast<u64>();
   for (const Counter& c : STATISTICS) r.*c.member = counters[i++].cast<u64>();
@@ -163,8 +168,9 @@ R set_state(const py::tuple& state) {
 }  // namespace
 
 void register_results(py::module_& m) {
-  py::class_<R> cls(m, "ProtectResult", "What one change of protection did, counted by kind.");
-  cls.attr("__module__") = "ptwalk";
+  ValueClass<R> cls(
+      m, {"ptwalk.ProtectResult", "What one change of protection did, counted by kind.", asdict,
+          get_state, set_state, repr});
   for (const Counter& c : COUNTERS) {
     cls.def_property_readonly(c.name, [member = c.member](const R& r) { return r.*member; });
   }
@@ -177,14 +183,7 @@ void register_results(py::module_& m) {
       .def_property_readonly("warnings", warnings)
       .def_property_readonly("rss_file", [](const R& r) { return r.rss_file; })
       .def_property_readonly("pmd_flush", pmd_flush)
-      .def_property_readonly("notifier_unended", notifier_unended)
-      .def("asdict", asdict)
-      .def(
-          "__eq__", [](const R& a, const R& b) { return asdict(a).equal(asdict(b)); },
-          py::is_operator())
-      .def("__hash__", [](const R& r) { return py::hash(py::tuple(get_state(r)[0])); })
-      .def("__repr__", repr)
-      .def(py::pickle(&get_state, &set_state));
+      .def_property_readonly("notifier_unended", notifier_unended);
 }
 
 }  // namespace ptwalk::bindings

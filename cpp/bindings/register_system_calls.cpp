@@ -2,7 +2,7 @@
 // them.
 #include <pybind11/stl.h>
 
-#include "convert.hpp"
+#include "fast_method.hpp"
 
 namespace ptwalk::bindings {
 
@@ -92,10 +92,11 @@ std::unique_ptr<Space> fork(Space& s) {
   return std::make_unique<Space>(finish(s.call(WHOLE_SPACE, [&] { return s.mm->fork(); })));
 }
 
-AccessResult access(Space& s, py::handle addr, bool write, py::handle thread) {
+AccessResult access(Space& s, py::handle addr, py::handle write, py::handle thread) {
   const u64 a = word(addr, "addr");
   const u32 t = word32(thread, "thread");
-  return finish(s.call(0, [&] { return s.mm->access(a, write, t); }));
+  const bool w = truth(write);
+  return finish(s.call(0, [&] { return s.mm->access(a, w, t); }));
 }
 
 AccessResult kernel_access(Space& s, py::handle addr, bool write) {
@@ -119,7 +120,6 @@ void register_system_calls(SpaceClass& space) {
   space.def(py::init(&make_space))
       .def("mmap", mmap)
       .def("munmap", munmap)
-      .def("mprotect", mprotect)
       .def("mprotect_many", mprotect_many)
       .def("change_protection", change_protection)
       .def("mlock", mlock)
@@ -127,10 +127,11 @@ void register_system_calls(SpaceClass& space) {
       .def("madvise", madvise)
       .def("mremap", mremap)
       .def("fork", fork)
-      .def("access", access)
       .def("kernel_access", kernel_access)
       .def("populate", populate)
       .def("pending", pending);
+  def_fast<mprotect>(space, "mprotect");
+  def_fast<access>(space, "access");
 }
 
 }  // namespace ptwalk::bindings

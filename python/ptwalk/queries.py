@@ -202,7 +202,11 @@ class Queries(Space):
         return self._core.pages(start, length)
 
     def translate(
-        self, addrs: Iterable[int] | npt.NDArray[Any], *, threads: int | None = None
+        self,
+        addrs: Iterable[int] | npt.NDArray[Any],
+        *,
+        out: U64 | None = None,
+        threads: int | None = None,
     ) -> U64:
         """Translate addresses; a PROT_NONE page has its frame too, as to the kernel.
 
@@ -210,6 +214,8 @@ class Queries(Space):
         ----------
         addrs : iterable of int, or ndarray of integers, shape (n,)
             Addresses in bytes.
+        out : ndarray of uint64, shape (n,), optional
+            Where to put them; writeable and C-contiguous. It may be `addrs` itself.
         threads : int, optional
             How many threads may work on it; default `Machine.threads`. Results do not depend on it.
 
@@ -221,9 +227,9 @@ class Queries(Space):
         Raises
         ------
         InvalidArgument
-            For another dtype or shape, or negative addresses.
+            For another dtype or shape, negative addresses, or an unfit `out`.
         """
-        return self._core.translate(_addresses(addrs), threads)
+        return self._core.translate(_addresses(addrs), out, threads)
 
     def tables(self, *, copy: bool = False) -> U64:
         """Return all table frames of the machine: an image that any x86-64 walker can follow.

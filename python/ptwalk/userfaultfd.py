@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
+from . import _core
 from ._core import UffdMsg
 from .errors import InvalidArgument, KernelError
 from .flags import UffdFeature, UffdRegisterMode, parse
 from .ranges import RangesDone, packed
+from .uffd_features import feature_names
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from ._core import ProtectResult
     from .space import Space
-from .uffd_features import feature_names
 
 __all__ = ["UffdMsg", "Userfaultfd"]
 
@@ -41,20 +42,14 @@ def _mode(mode: int | None, bits: int, *, wake: bool) -> int:
 class _GoneSpace:
     """Stands for the address space of a userfaultfd that was made after a restored checkpoint."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __getattr__(self, name: str) -> NoReturn:
-        self.refuse()
-
-    def refuse(self, *_: object) -> NoReturn:
-        raise InvalidArgument(
-            f"userfaultfd {self._number} is gone: it was made after the checkpoint that was "
-            "restored; open another"
-        )
+        raise InvalidArgument(self._text)
 
 
-class Userfaultfd:
+class Userfaultfd(_core.Userfaultfd):
     """A userfaultfd of one address space; `AddressSpace.userfaultfd` opens one.
 
     Parameters
@@ -78,16 +73,19 @@ class Userfaultfd:
     """
 
     def __init__(self, mm: Space, number: int) -> None:
-        mm._core.uffd_check(number)
+        super().__init__(mm._core, number)
         self._mm = mm
         self._number = number
-        self._writeprotect = mm._core.uffd_writeprotect  # looked up once: it is called most
         mm.machine._uffds.add(self)
 
     def _gone(self) -> None:
         """Refuse every call from now on: the checkpoint that was restored does not know it."""
-        gone = _GoneSpace(self._number)
-        self._mm, self._writeprotect = cast("Space", gone), gone.refuse
+        text = (
+            f"userfaultfd {self._number} is gone: it was made after the checkpoint that was "
+            "restored; open another"
+        )
+        self._mm = cast("Space", _GoneSpace(text))
+        self._retire(text)
 
     @property
     def number(self) -> int:
@@ -147,53 +145,6 @@ class Userfaultfd:
             EINVAL for a range without a VMA that can be registered.
         """
         self._mm._core.uffd_unregister(self._number, start, length)
-
-    def writeprotect(
-        self,
-        start: int,
-        length: int,
-        *,
-        protect: bool = True,
-        wake: bool = True,
-        mode: int | None = None,
-        threads: int | None = None,
-    ) -> ProtectResult:
-        """Write-protect a range, or resolve its write-protection.
-
-        *Models* mm/userfaultfd.c:mwriteprotect_range, uffd_wp_range (v6.18).
-
-        Parameters
-        ----------
-        start, length : int
-            Range in bytes, page aligned.
-        protect : bool
-            True to arm the entries, False to resolve them.
-        wake : bool
-            Whether resolving wakes the faults that wait.
-        mode : int, optional
-            The mode word of the ioctl itself.
-        threads : int, optional
-            How many threads may work on it; default `Machine.threads`. Results do not depend on it.
-
-        Returns
-        -------
-        ProtectResult
-            What happened to the entries.
-
-        Raises
-        ------
-        KernelError
-            EINVAL for a bad range or mode, ENOENT where a VMA is missing or not registered for
-            wp, EAGAIN while an event waits to be read, ENOMEM where a table cannot be
-            allocated; `done` is what was changed before it.
-
-        Notes
-        -----
-        The GIL is released for ranges above 16 MiB.
-        """
-        if mode is None:
-            mode = (_WRITEPROTECT_WP if protect else 0) | (0 if wake else _WRITEPROTECT_DONTWAKE)
-        return self._writeprotect(self._number, start, length, mode, threads)
 
     def writeprotect_many(
         self,
