@@ -19,11 +19,13 @@ from .corpus import Mask
 from .executor import SETUPS, Executor, Step
 from .findings import Finding
 from .judges import Ranks, first_row, name_of, prefixes, run_all
-from .mutate import OP_BYTES, Programs
+from .mutate import OP_BYTES, Programs, Weights, random_ops
+from .program import OPERATIONS
 from .statements import InexpressibleError
 from .task import Batch
 
 _EXECUTORS = 256  # hybrids that are kept
+_ALONE = 64  # operations of each kind that are tried alone
 _CLOSELY = 48  # programs of a batch whose first difference is looked for
 
 # What the literature calls them: by rule, and by the operation where it acts.
@@ -101,6 +103,17 @@ class Against:
         """Run programs on the other profile."""
         self._last = run_all(self._two, programs)
         return self._last
+
+    def noise(self) -> Weights:
+        """Return which part of the operations of each kind differs all by itself."""
+        kinds = np.arange(len(OPERATIONS))
+        even = np.full(len(kinds), 1 / len(kinds))
+        ops = random_ops(np.random.default_rng(0), (_ALONE, len(kinds)), even)
+        ops[..., 0] = kinds
+        alone = ops.reshape(-1, OP_BYTES)
+        one, two = (side.run_batch(alone, coverage=False) for side in (self._one, self._two))
+        part: Weights = np.mean((one.visible != two.visible).reshape(_ALONE, -1), axis=0)
+        return part
 
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]

@@ -18,7 +18,7 @@ from .judges import Invariants, Kernels, run_all
 from .minimise import minimise
 from .model_judge import Model
 from .mutate import Programs
-from .program import OPERATIONS
+from .program import OPERATIONS, TABLE
 from .running import RunningKernel
 from .task import Batch, Before, Judge, TaskResult, run_task
 
@@ -27,7 +27,7 @@ _WEIGHTS = {
     "access": 8.0,
     "access_many": 3.0,
     "mprotect": 5.0,
-    "writeprotect": 5.0,
+    "writeprotect": 8.0,
     "madvise": 3.0,
     "mmap": 2.0,
     "mremap": 2.0,
@@ -91,8 +91,12 @@ class Workbench:
             )
         self._executor = Executor(spec.profile, setup, raw=not spec.against)
         self.judges: Sequence[Judge] = [made[name]() for name in spec.judges]
-        self.weights = np.array([_WEIGHTS.get(name, 1.0) for name in OPERATIONS])
+        self.weights = np.array(
+            [0.0 if row.raw and spec.against else _WEIGHTS.get(row.name, 1.0) for row in TABLE]
+        )
         self._against = [judge for judge in self.judges if isinstance(judge, Against)]
+        for judge in self._against:  # what differs by itself hides what differs together
+            self.weights *= 0.02 + (1 - judge.noise()) ** 2
         self.branches = self._executor.branches * (1 + len(self._against))
         self.features = len(self.branches) * len(STEPS)
         names = "\n".join([*self.branches, *OPERATIONS])

@@ -20,7 +20,7 @@ Weights = npt.NDArray[np.float64]
 # Bytes of an operation: op, mm, page, nr, arg (two), page2, extra.
 _PAGE, _NR, _ARG, _PAGE2 = 2, 3, 4, 6
 _FRESH = 4  # new operations that wait for each child
-_LENGTHS = np.array([0, 1, 1, 1, 2, 2, 3, 4, 8, 16, 16, 64, 127, 128, 129, 192], np.uint8)
+_LENGTHS = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 4, 8, 16, 16, 16, 64, 128, 129, 192], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ def random_ops(rng: np.random.Generator, shape: tuple[int, ...], likely: Weights
     ops[..., 0] = rng.choice(len(likely), shape, p=likely)
     ops[..., 1] &= np.where(rng.random(shape) < 0.8, 0, 0xFF).astype(np.uint8)
     for place in (_PAGE, _PAGE2):
-        near = rng.random(shape)
-        ops[..., place] &= np.where(near < 0.7, 0x0F, 0xFF).astype(np.uint8)
-        ops[..., place] = np.where(near < 0.3, 0, ops[..., place])
-    ops[..., _NR] = np.where(rng.random(shape) < 0.9, rng.choice(_LENGTHS, shape), ops[..., _NR])
-    # Few flags at a time: a field of many is all but always refused.
-    sparse = rng.integers(0, 256, (*shape, 2), np.uint8)
-    ops[..., _ARG : _ARG + 2] &= np.where(rng.random((*shape, 1)) < 0.5, sparse, 0xFF).astype(
-        np.uint8
-    )
+        near = rng.choice(np.array([0, 0x3, 0xF, 0xFF], np.uint8), shape, p=[0.4, 0.3, 0.15, 0.15])
+        ops[..., place] &= near
+    usual = rng.random(shape) < 0.9
+    ops[..., _NR] = np.where(usual, rng.choice(_LENGTHS, shape), ops[..., _NR])
+    # Small numbers are modes, protections and accesses; of flags, few at a time are not refused.
+    few = ops[..., _ARG : _ARG + 2] & rng.integers(0, 256, (*shape, 2), np.uint8)
+    small = (rng.random(shape) < 0.6)[..., None]
+    number = np.stack([rng.integers(0, 4, shape, np.uint8), np.zeros(shape, np.uint8)], axis=-1)
+    ops[..., _ARG : _ARG + 2] = np.where(small, number, few)
     return ops
 
 
