@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -67,14 +69,9 @@ def test_a_wrong_model_is_told_from_the_running_kernel() -> None:
 
 @cache
 def whole_demo() -> str:
-    """Return what the whole demonstration prints, run once."""
-    import contextlib
-    import io
-
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        demo.demo()
-    return out.getvalue()
+    """Return what the whole demonstration prints, run once, in a process of usual size."""
+    command = [sys.executable, "-m", "ptwalk", "demo"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_it_fits_in_100_columns() -> None:

@@ -1,6 +1,8 @@
 // Nanoseconds per entry of every leaf kernel, beside the machine's limit and a branch-free loop.
 // One wr-protect and one resolve of the same tables, taken in turns with the other contenders; what
 // counts is the ratio to `rmw`, which reads and writes the same bytes and decides nothing.
+// A kernel keeps facts of a table from one look to the next: its name alone means that it has them,
+// as in tables that nobody stored to meanwhile; "first" that it looks for the first time.
 //   bench_kernels [--quick] [--json FILE]     prints a Markdown table
 #include <sys/mman.h>
 
@@ -61,9 +63,12 @@ constexpr Mix MIXES[] = {{"all present", 100, 0, 0}, {"all none", 0, 100, 0},
                          {"all marker", 0, 0, 0},    {"70/15/10/5", 70, 15, 10},
                          {"25 each", 25, 25, 25},    {"2 % sparse", 2, 98, 0}};
 
+using Facts = std::vector<LeafFacts>;  // of each table
+
 struct Contender {
   std::string name;
-  std::function<void(Words, const LeafPlan&, const PagePool&)> pass;
+  std::function<void(Words, const LeafPlan&, const PagePool&, Facts&)> pass;
+  bool knows = false;  ///< is told the facts
 };
 
 struct Row {
@@ -74,7 +79,8 @@ struct Row {
 
 /// In-place and+or of every word: what reading and writing the table costs by itself.
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) void rmw(Words words, const LeafPlan& plan, const PagePool&) {
+__attribute__((target("avx2"))) void rmw(Words words, const LeafPlan& plan, const PagePool&,
+                                         Facts&) {
   const __m256i keep = _mm256_set1_epi64x(i64(~plan.clear));
   const __m256i set = _mm256_set1_epi64x(i64(plan.set));
   for (std::size_t i = 0; i + 16 <= words.size(); i += 16) {  // two lines at a time, as kernels do
@@ -88,7 +94,7 @@ __attribute__((target("avx2"))) void rmw(Words words, const LeafPlan& plan, cons
   }
 }
 #else
-void rmw(Words words, const LeafPlan& plan, const PagePool&) {
+void rmw(Words words, const LeafPlan& plan, const PagePool&, Facts&) {
   for (u64& word : words) word = (word & ~plan.clear) | plan.set;
 }
 #endif
@@ -97,18 +103,22 @@ volatile u64 sink;  ///< keeps counts alive
 
 std::vector<Contender> contenders() {
   std::vector<Contender> all{
-      {"rmw", rmw}, {"branch-free", [](Words words, const LeafPlan& plan, const PagePool&) {
+      {"rmw", rmw}, {"branch-free", [](Words words, const LeafPlan& plan, const PagePool&, Facts&) {
                        sink = sink + branch_free(words.data(), words.size(), plan.lanes);
                      }}};
-  for (const KernelInfo& kernel : supported_kernels())
-    all.push_back(
-        {std::string(kernel.name),
-         [apply = kernel.apply](Words words, const LeafPlan& plan, const PagePool& pages) {
-           u64 counted = 0;
-           for (std::size_t i = 0; i < words.size(); i += PTRS_PER_TABLE)
-             counted += apply(plan, words.subspan(i, PTRS_PER_TABLE), pages).pages;
-           sink = sink + counted;
-         }});
+  for (const KernelInfo& kernel : supported_kernels()) {
+    const auto pass = [apply = kernel.apply](Words words, const LeafPlan& plan,
+                                             const PagePool& pages, Facts& facts) {
+      u64 counted = 0;
+      for (std::size_t i = 0; i < words.size(); i += PTRS_PER_TABLE)
+        counted +=
+            apply(plan, words.subspan(i, PTRS_PER_TABLE), pages, &facts[i / PTRS_PER_TABLE]).pages;
+      sink = sink + counted;
+    };
+    const std::string name(kernel.name);
+    if (name != "scalar") all.push_back({name + " first", pass});
+    all.push_back({name, pass, true});
+  }
   return all;
 }
 
@@ -130,6 +140,26 @@ void fill(Words words, const Request& request, const Mix& mix) {
   }
 }
 
+/// What is known of the tables after requests have come and gone.
+Facts facts_of(Words words, const Request& request, const PagePool& pages) {
+  const LeafPlan protect = request.plan(true), resolve = request.plan(false);
+  Facts facts;
+  for (std::size_t i = 0; i < words.size(); i += PTRS_PER_TABLE) {
+    const Words table = words.subspan(i, PTRS_PER_TABLE);
+    LeafFacts& known = facts.emplace_back(leaf_facts(table, protect.lanes.marker));
+    std::vector<u64> copy(table.begin(), table.end());
+    LeafFacts later = known;
+    supported_kernels().back().apply(protect, copy, pages, &later);
+    supported_kernels().back().apply(resolve, copy, pages, &later);
+    later.present = known.present;
+    later.none = known.none;
+    later.marker = known.marker;
+    later.armed = known.armed;
+    known = later;
+  }
+  return facts;
+}
+
 double nanoseconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
@@ -144,11 +174,16 @@ void measure(Words words, const Request& request, const Mix& mix, const PagePool
   std::vector<std::vector<double>> times(all.size());
   fill(words, request, mix);
   const std::vector<u64> original(words.begin(), words.end());
+  const Facts known = facts_of(words, request, pages);
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < all.size(); ++i) {
       std::memcpy(words.data(), original.data(), words.size_bytes());
-      const double ns = nanoseconds([&] { all[i].pass(words, protect, pages); }) +
-                        nanoseconds([&] { all[i].pass(words, resolve, pages); });
+      Facts facts = known;
+      double ns = 0;
+      for (const LeafPlan* plan : {&protect, &resolve}) {
+        if (!all[i].knows) facts.assign(known.size(), {});
+        ns += nanoseconds([&] { all[i].pass(words, *plan, pages, facts); });
+      }
       times[i].push_back(ns / 2 / double(words.size()));
     }
   }

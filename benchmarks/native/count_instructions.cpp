@@ -1,6 +1,7 @@
 // One leaf kernel on one mix, so that callgrind can count its instructions: see
 // count_instructions.py.
-//   count_instructions KERNEL REQUEST MIX PASSES     KERNEL "none" only puts the entries back
+//   count_instructions KERNEL REQUEST MIX PASSES     KERNEL "none" only puts the entries back;
+// with "+" behind its name a kernel is told what is known of the tables.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -72,7 +73,10 @@ int main(int argc, char** argv) {
     return std::fprintf(stderr, "usage: count_instructions KERNEL REQUEST MIX PASSES\n"), 2;
   const auto all = supported_kernels();
   const bool idle = !std::strcmp(argv[1], "none");
-  const KernelInfo* kernel = named(all.data(), all.data() + all.size(), idle ? "scalar" : argv[1]);
+  std::string_view name = idle ? "scalar" : argv[1];
+  const bool told = name.ends_with('+');
+  if (told) name.remove_suffix(1);
+  const KernelInfo* kernel = named(all.data(), all.data() + all.size(), name);
   const Request* request = named(std::begin(REQUESTS), std::end(REQUESTS), argv[2]);
   const Mix* mix = named(std::begin(MIXES), std::end(MIXES), argv[3]);
   if (!kernel || !request || !mix) return 2;
@@ -85,12 +89,20 @@ int main(int argc, char** argv) {
     pages.set_anon_exclusive(FIRST_PFN + i, true);
   }
   std::vector<u64> words(NR);
+  std::vector<LeafFacts> known, facts;
+  for (std::size_t i = 0; i < NR; i += PTRS_PER_TABLE) {
+    known.push_back(leaf_facts({&original[i], PTRS_PER_TABLE}, protect.lanes.marker));
+    known.back().set_blocks(u32((FIRST_PFN + i) >> LeafFacts::BLOCK_SHIFT),
+                            u32((FIRST_PFN + i + PTRS_PER_TABLE - 1) >> LeafFacts::BLOCK_SHIFT));
+  }
   for (int pass = std::atoi(argv[4]); pass > 0; --pass) {
     std::memcpy(words.data(), original.data(), NR * sizeof(u64));
     if (idle) continue;
+    facts = known;
     for (const LeafPlan* step : {&protect, &resolve})
       for (std::size_t i = 0; i < NR; i += PTRS_PER_TABLE)
-        kernel->apply(*step, std::span(words).subspan(i, PTRS_PER_TABLE), pages);
+        kernel->apply(*step, std::span(words).subspan(i, PTRS_PER_TABLE), pages,
+                      told ? &facts[i / PTRS_PER_TABLE] : nullptr);
   }
   return 0;
 }

@@ -57,7 +57,7 @@ u64 apply_kernel(const std::string& kernel, const Space& s, u64 addr, bool prote
     u64 pages = 0;
     for (std::size_t i = 0; i < words.size(); i += PTRS_PER_TABLE) {
       const std::size_t nr = std::min<std::size_t>(PTRS_PER_TABLE, words.size() - i);
-      pages += apply(plan, words.subspan(i, nr), s.mm->machine->pages).pages;
+      pages += apply(plan, words.subspan(i, nr), s.mm->machine->pages, nullptr).pages;
     }
     return {pages, {}};
   }));

@@ -50,6 +50,7 @@ Pfn FrameArena::take(Level level) {
   clear(pfn);
   info(pfn).level = u8(level);
   info(pfn).uniform = Uniform::no;
+  info(pfn).facts = {};
   return pfn;
 }
 
@@ -85,6 +86,7 @@ void FrameArena::save_info(u64 row) {
         auto& all = static_cast<FrameArena*>(self)->info_;
         all[was.row].level = was.level;
         all[was.row].uniform = was.uniform;
+        all[was.row].facts = {};  // of the words that are undone
       },
       bytes_of(SavedInfo{row, info.level, info.uniform}));
 }

@@ -54,6 +54,7 @@ struct LeafJob {
   u64* pmd;
   std::span<u64> ptes;
   u64 addr;
+  LeafFacts facts{};
   SpanCounts counts{};
 };
 /// From so many tables on threads pay: a MiB of tables.
@@ -82,6 +83,7 @@ class Walk {
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
   i64 change_ptes(u64* pmd, u64* first, u64 addr, u64 next);
   i64 change_recent(u64* ptes, Range range);
+  void apply(LeafJob& job) const;
   void finish(const LeafJob& job);
   void run_jobs();
 
@@ -351,23 +353,33 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
 i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
   const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
   const std::span ptes(first, ((next - addr) >> PAGE_SHIFT) - u64(short_one));
-  tables_.frames().will_store(ptes.data(), ptes.size());
-  LeafJob job{pmd, ptes, addr};
+  FrameArena& frames = tables_.frames();
+  LeafJob job{pmd, ptes, addr, frames.info(frames.pfn_of(ptes.data())).facts};
+  frames.will_store(ptes.data(), ptes.size());
   if (defers_) {
     jobs_.push_back(job);
     if (jobs_.size() == MOST_JOBS) run_jobs();
     return 0;
   }
-  job.counts = kernel_(plan_, ptes, huge_.machine.pages);
+  apply(job);
   if (planted(Mutant::present_counted_twice)) job.counts.pages += job.counts.present;
   finish(job);
   return job.counts.pages;
 }
 
+/// Facts are of whole tables.
+void Walk::apply(LeafJob& job) const {
+  const bool whole = job.ptes.size() == PTRS_PER_TABLE;
+  job.counts = kernel_(plan_, job.ptes, huge_.machine.pages, whole ? &job.facts : nullptr);
+  if (!whole) job.facts = {};
+}
+
 /// Puts what the kernel did to a span into the account.
 void Walk::finish(const LeafJob& job) {
   const SpanCounts& counts = job.counts;
+  FrameArena& frames = tables_.frames();
   account(counts, 1);
+  frames.info(frames.pfn_of(job.ptes.data())).facts = job.facts;
   if (job.ptes.size() == PTRS_PER_TABLE && counts.present == 0) tables_.share_if_uniform(job.pmd);
   if (counts.bad_page_map)
     result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
@@ -383,8 +395,7 @@ void Walk::run_jobs() {
   ThreadPool::shared().run(threads, chunks, [&](std::size_t chunk) {
     const std::size_t first = chunk * TABLES_PER_CHUNK;
     const std::size_t last = std::min(first + TABLES_PER_CHUNK, jobs_.size());
-    for (std::size_t i = first; i < last; ++i)
-      jobs_[i].counts = kernel_(plan_, jobs_[i].ptes, huge_.machine.pages);
+    for (std::size_t i = first; i < last; ++i) apply(jobs_[i]);
   });
   for (const LeafJob& job : jobs_) {
     finish(job);

@@ -60,6 +60,14 @@ struct TableCheck {
       ++mapped[swp_offset(entry) & SWP_PFN_MASK];
   }
 
+  /// What a kernel noted about the words must hold for them.
+  void facts(Pfn pfn, u64 addr) {
+    const FrameArena& frames = mm.machine->frames;
+    const u64 marker = mm.machine->shared_tables.word(Uniform::marker);
+    if (!facts_hold(frames.info(pfn).facts, {frames.table(pfn), PTRS_PER_TABLE}, marker))
+      report.push_back("the table at " + at(addr) + " is not what its facts say");
+  }
+
   void table(const u64* entries, Level level, u64 base) {
     for (unsigned i = 0; i < PTRS_PER_TABLE; ++i) {
       const u64 addr = base + i * level_size(level);
@@ -82,6 +90,7 @@ struct TableCheck {
       }
       ++tables;
       ++own;
+      if (level - 1 == PTE_LEVEL) facts(pfn, addr);
       table(frames.table(pfn), level - 1, addr);
     }
   }

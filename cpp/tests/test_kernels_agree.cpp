@@ -1,8 +1,10 @@
 // Every kernel against scalar: same words, same counts, same flush, for every class of entry, every
-// plan that a profile can compile, every alignment and length, and page facts of every kind.
+// plan that a profile can compile, every alignment and length, page facts of every kind, and with
+// whatever is known of a table from the last time.
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -28,15 +30,22 @@ bool equal(const SpanCounts& a, const SpanCounts& b) {
          a.flush_first == b.flush_first && a.flush_last == b.flush_last;
 }
 
-/// Applies a kernel and scalar to copies of `words` and compares all that can be seen.
+/// Applies a kernel and scalar to copies of `words` and compares all that can be seen. `facts`: of
+/// a whole table, as LeafKernel has them.
 bool agrees(const KernelInfo& kernel, const LeafPlan& plan, std::span<const u64> words,
-            const PagePool& pages) {
+            const PagePool& pages, LeafFacts* facts = nullptr) {
   constexpr u64 CANARY = 0x5a5a5a5a5a5a5a5a;
   std::vector<u64> want(words.begin(), words.end()), got = want;
   got.push_back(CANARY);
   const SpanCounts wanted = apply_scalar(plan, want, pages);
-  const SpanCounts counted = kernel.apply(plan, std::span(got).first(words.size()), pages);
+  const SpanCounts counted = kernel.apply(plan, std::span(got).first(words.size()), pages, facts);
   const auto differs = std::mismatch(want.begin(), want.end(), got.begin());
+  if (facts && !facts_hold(*facts, want, plan.lanes.marker)) {
+    MESSAGE("facts: " << facts->present << " present " << facts->none << " none " << facts->marker
+                      << " marker " << facts->armed << " armed, blocks " << int(facts->blocks)
+                      << " from " << facts->first_frame());
+    return false;
+  }
   if (differs.first == want.end() && got.back() == CANARY && equal(wanted, counted)) return true;
   const auto at = std::size_t(differs.first - want.begin());
   if (at < words.size())
@@ -211,6 +220,79 @@ TEST_CASE("random spans: every start, every length, textures from one class to n
         REQUIRE(agrees(kernel, plan, std::span(words).subspan(start, length), pages));
       }
     }
+  });
+}
+
+namespace {
+
+/// A word of the classes that LeafFacts count. `place` gives the frame of one with P.
+template <class Place>
+u64 plain_word(Random& random, u64 marker, unsigned classes, Place place) {
+  constexpr u64 BITS[] = {_PAGE_RW, _PAGE_DIRTY, SAVED_DIRTY, _PAGE_UFFD_WP, _PAGE_SOFT_DIRTY};
+  u64 flags = _PAGE_PRESENT | _PAGE_USER | (random() % 2 ? _PAGE_NX : 0);
+  for (u64 bit : BITS) flags |= random() % 2 ? bit : 0;
+  switch (random() % classes) {
+    case 0: return pfn_pte(place(), flags);
+    case 1: return 0;
+    case 2: return marker;
+    default: return make_swp_pte(unsigned(random() % 4), random() % 4096) | (random() & 0xe);
+  }
+}
+
+/// A table of plain words whose frames ascend, descend, repeat, or lie anywhere.
+std::vector<u64> plain_table(Random& random, u64 marker) {
+  std::vector<u64> words(PTRS_PER_TABLE);
+  const unsigned classes = 1 + unsigned(random() % 4);
+  const u64 order = random() % 5, start = random() % 4600;
+  u64 next = 0;
+  for (u64& word : words)
+    word = plain_word(random, marker, classes, [&]() -> Pfn {
+      ++next;
+      if (order == 3) return FACTS + random() % 5200;
+      if (order == 4) return random() % (1ull << 40);
+      return FACTS + (order == 0 ? start + next : order == 1 ? start + 512 - next : start);
+    });
+  if (random() % 4 == 0) std::fill_n(words.begin(), 512 - random() % 500, words[random() % 512]);
+  if (random() % 8 == 0) words[random() % 512] |= _PAGE_SPECIAL;
+  return words;
+}
+
+}  // namespace
+
+TEST_CASE("what is known of a table from the last time: requests in turns, stores between them") {
+  with_each_kernel([](const KernelInfo& kernel) {
+    Random random(5);
+    u64 known = 0, with_frames = 0;
+    for (const Profile& profile : configured_profiles()) {
+      CAPTURE(profile.name);
+      const std::vector<LeafPlan> plans = plans_of(profile);
+      std::vector<LeafPlan> by_page;
+      std::copy_if(plans.begin(), plans.end(), std::back_inserter(by_page),
+                   [](const LeafPlan& plan) { return plan.lanes.upgrade != LaneUpgrade::never; });
+      PagePool pages = some_pages();
+      for (int table = 0; table < 150; ++table) {
+        std::vector<u64> words = plain_table(random, plans.front().lanes.marker);
+        LeafFacts facts;
+        for (int turn = 0; turn < 12; ++turn) {
+          const auto& some = turn % 2 && !by_page.empty() ? by_page : plans;
+          const LeafPlan& plan = some[random() % some.size()];
+          CAPTURE(table);
+          CAPTURE(turn);
+          REQUIRE(agrees(kernel, plan, words, pages, &facts));
+          apply_scalar(plan, words, pages);
+          known += facts.known;
+          with_frames += facts.blocks != 0;
+          if (random() % 4 == 0) {
+            words[random() % words.size()] = any_word(random, random() % 5200, 7);
+            facts.known = false;
+          }
+          const Pfn pfn = FACTS + random() % 512;  // asked anew each time
+          if (random() % 2) pages.set_anon_exclusive(pfn, !pages.anon_exclusive(pfn));
+        }
+      }
+    }
+    CHECK(known > 1000);
+    CHECK(with_frames > 100);
   });
 }
 

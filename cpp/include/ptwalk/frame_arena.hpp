@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ptwalk/frame_cache.hpp"
+#include "ptwalk/leaf_facts.hpp"
 #include "ptwalk/undo.hpp"
 
 namespace ptwalk {
@@ -21,10 +22,13 @@ enum class Uniform : u8 { no, none, marker };
 struct FrameInfo {
   u8 level = 0;  ///< level of its entries; 0: free
   Uniform uniform = Uniform::no;
+  LeafFacts facts{};  ///< of a PTE table; unknown from every store on
   u64 epoch = 0;      ///< of the undo log, when this and `lines` were last saved
   u64 lines = 0;      ///< cache lines of the table that are saved, a bit each
   u64 dirty = ~0ull;  ///< lines that may hold anything but zeros
 };
+
+static_assert(sizeof(FrameInfo) == 40, "a table costs its 4 KiB and little more");
 
 class FrameArena {
  public:
@@ -54,6 +58,7 @@ class FrameArena {
     const u64 lines = (ALL_LINES >> (63 - last)) & (ALL_LINES << line);
     FrameInfo& info = info_[row];
     info.dirty |= lines;
+    info.facts.known = false;
     shape_ += info.level != PTE_LEVEL;
     if (!undo_ || !undo_->active()) return;
     if (info.epoch != undo_->epoch() || (lines & ~info.lines)) save_entries(row, lines);

@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "ptwalk/leaf_facts.hpp"
 #include "ptwalk/page.hpp"
 #include "ptwalk/plan.hpp"
 
@@ -25,8 +26,10 @@ struct SpanCounts {
   u32 flush_last = 0;
 };
 
-/// Applies `plan` to at most 512 consecutive entries of one PTE table.
-using LeafKernel = SpanCounts (*)(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages);
+/// Applies `plan` to at most 512 consecutive entries of one PTE table. `facts`: nullptr, or those
+/// of the table where the span is all of it; on return what is known of the changed one.
+using LeafKernel = SpanCounts (*)(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                                  LeafFacts* facts);
 
 struct KernelInfo {
   std::string_view name;
@@ -43,9 +46,13 @@ std::span<const KernelInfo> kernels();
 const KernelInfo& active_kernel();
 
 SpanCounts apply_scalar(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages);
+/// In the vectors that every processor of the architecture has.
+SpanCounts apply_vector(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                        LeafFacts* facts);
 #if defined(__x86_64__)
 /// For processors with AVX2 only.
-SpanCounts apply_avx2(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages);
+SpanCounts apply_avx2(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                      LeafFacts* facts);
 #endif
 
 /// A present leaf of `level` under the plan, upgrade not yet tried.

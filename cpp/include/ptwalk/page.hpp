@@ -4,6 +4,7 @@
 // out.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -73,6 +74,13 @@ class PagePool {
   /// The bits of pfns 64 * i to 64 * i + 63, lowest first.
   [[nodiscard]] u64 exclusive_word(u64 i) const {
     return i < exclusive_.size() ? exclusive_[i] : 0;
+  }
+  /// Whether exclusive_word() is `wanted` from `i` to i + nr - 1.
+  [[nodiscard]] bool exclusive_words_are(u64 wanted, u64 i, u64 nr) const {
+    const u64 end = std::min<u64>(i + nr, exclusive_.size());
+    bool alike = !wanted || i + nr == end;
+    for (; alike && i < end; ++i) alike = exclusive_[i] == wanted;
+    return alike;
   }
   /// The flags of a page with facts, PG_anon_exclusive among them.
   [[nodiscard]] u16 flags(Pfn pfn) const {

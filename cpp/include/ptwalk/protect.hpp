@@ -59,7 +59,7 @@ struct ProtectResult {
   u64 referenced = 0;             ///< huge pages that a split marked referenced
   Range flush{};                  ///< closing TLB range flush; empty: none
   std::vector<u64> pmd_flush;     ///< start of each flush of a huge leaf made at once, in order
-  ShortList<NotifierStart, 2> notifier;
+  ShortList<NotifierStart, 8> notifier;
   std::vector<BadEntry> bad_cleared;
   std::vector<Warning> warnings;  ///< each occurrence, "once" not applied
 

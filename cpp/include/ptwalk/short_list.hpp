@@ -1,4 +1,4 @@
-// A list of plain values that most often has one or two: those lie in it, more in a vector. Has no
+// A list of plain values that most often has a few: those lie in it, more in a vector. Has no
 // kernel counterpart.
 #pragma once
 

@@ -60,8 +60,8 @@ constexpr MixShare SHARES[] = {
 /// The operation of a share; place and length are there already.
 Op filled(std::size_t share, Op op, Random& random) {
   switch (share) {
-    case 0: return op.op = ACCESS, op;
-    case 1: return op.op = ACCESS, op.arg = 1, op;
+    case 0: return op.op = ACCESS, op.nr = 0, op;
+    case 1: return op.op = ACCESS, op.nr = 0, op.arg = 1, op;
     case 2: return op.op = ACCESS_MANY, op.arg = u16(random.below(8)), op;
     case 3: return op.op = WRITEPROTECT, op.arg = 1, op;
     case 4: return op.op = WRITEPROTECT, op;

@@ -5,14 +5,42 @@
 #include <vector>
 
 #include "ptwalk/kernels.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace ptwalk {
 namespace {
 
+/// The reference knows nothing but what it sees.
+SpanCounts apply_reference(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                           LeafFacts* facts) {
+  if (facts) *facts = {};
+  return apply_scalar(plan, ptes, pages);
+}
+
+#if defined(PTWALK_MUTANTS)
+/// A vector kernel with the planted bugs of lanes.
+template <LeafKernel KERNEL>
+SpanCounts with_bugs(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                     LeafFacts* facts) {
+  const std::vector<u64> before(ptes.begin(), ptes.end());
+  SpanCounts counts = KERNEL(plan, ptes, pages, facts);
+  for (std::size_t i = 5; planted(Mutant::lane_left_out) && i < ptes.size(); i += 8) {
+    ptes[i] = before[i];
+    if (facts) *facts = {};
+  }
+  if (planted(Mutant::lane_flush_lost))
+    counts.flush_first = SpanCounts::NO_FLUSH, counts.flush_last = 0;
+  return counts;
+}
+#else
+template <LeafKernel KERNEL>
+constexpr LeafKernel with_bugs = KERNEL;
+#endif
+
 std::vector<KernelInfo> find_supported() {
-  std::vector<KernelInfo> found{{"scalar", apply_scalar}};
+  std::vector<KernelInfo> found{{"scalar", apply_reference}, {"vector", with_bugs<apply_vector>}};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", apply_avx2});
+  if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", with_bugs<apply_avx2>});
 #endif
   return found;
 }

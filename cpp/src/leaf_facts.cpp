@@ -1,0 +1,41 @@
+#include "ptwalk/leaf_facts.hpp"
+
+#include <algorithm>
+
+#include "ptwalk/swp_entry.hpp"
+
+namespace ptwalk {
+
+LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker) {
+  LeafFacts facts;
+  for (u64 pte : ptes) {
+    if (pte & _PAGE_PRESENT) {
+      ++facts.present;
+    } else if (pte == 0) {
+      ++facts.none;
+    } else if (marker && pte == marker) {
+      ++facts.marker;
+    } else if (pte >> 63 || (pte & (_PAGE_PROTNONE | ERRATUM_MASK)) || pte == _PAGE_SWP_UFFD_WP) {
+      return {};
+    } else if (pte & _PAGE_SWP_UFFD_WP) {
+      ++facts.armed;
+    }
+  }
+  facts.known = true;
+  return facts;
+}
+
+bool facts_hold(const LeafFacts& facts, std::span<const u64> ptes, u64 marker) {
+  if (!facts.known) return true;
+  const LeafFacts found = leaf_facts(ptes, marker);
+  const u64 frames = u64(facts.blocks) << LeafFacts::BLOCK_SHIFT;
+  const auto in_blocks = [&](u64 pte) {
+    return !(pte & _PAGE_PRESENT) ||
+           (!(pte & _PAGE_SPECIAL) && pte_pfn(pte) - facts.first_frame() < frames);
+  };
+  return found.known && found.present == facts.present && found.none == facts.none &&
+         found.marker == facts.marker && found.armed == facts.armed &&
+         (facts.blocks == 0 || std::all_of(ptes.begin(), ptes.end(), in_blocks));
+}
+
+}  // namespace ptwalk
