@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,6 +33,8 @@ SOURCES = f"{ROOT / 'python'}\n"
 MINIMUM_PYTHON = (3, 11)
 TSAN_BITS = 28  # of mmap randomness; with more, GCC 12's ThreadSanitizer may not start
 SANITIZERS = {"address": "asan", "thread": "tsan"}
+FUZZ_INPUTS = {"programs": "programs", "executors": "programs", "kernels": "kernels"}
+"""The fuzz targets, and which inputs under tests/data/fuzz they take."""
 
 
 def stop(message: str) -> NoReturn:
@@ -174,13 +177,13 @@ def purelib() -> Path:
 # The build: one directory per preset under build/.
 
 
-def build(preset: str, target: str = "all") -> Path | None:
+def build(preset: str, target: str = "all", *more: str) -> Path | None:
     """Compile what changed and return the C++ tests' program, None where doctest is missing."""
     directory = ROOT / "build" / preset
-    options: list[str] = []
+    options = [*more]
     if preset in ("dev", "mutants"):
         cmake_files = purelib() / "pybind11" / "share" / "cmake" / "pybind11"
-        options = [
+        options += [
             "-DPTWALK_EXTENSION=ON",
             f"-DPython_EXECUTABLE={PYTHON}",
             f"-Dpybind11_DIR={cmake_files}",
@@ -258,9 +261,9 @@ def test(arguments: list[str], sanitize: str | None) -> int:
     with lock():
         make_venv(["build", "test"])
         program = build(SANITIZERS[sanitize] if sanitize else "dev")
-    failed = False
+    failed = replay_fuzz_inputs(SANITIZERS[sanitize] if sanitize else "dev") != 0
     if program is not None:
-        failed = cpp_tests(program, arguments if sanitize else [], sanitize) != 0
+        failed |= cpp_tests(program, arguments if sanitize else [], sanitize) != 0
     else:
         print("C++ tests: not run, doctest is missing (Debian: doctest-dev)", flush=True)
         failed = sanitize is not None or os.environ.get("CI") == "true"
@@ -275,6 +278,51 @@ def cpp_tests(program: Path, arguments: list[str], sanitize: str | None) -> int:
     if sanitize == "thread" and random_bits.exists() and int(random_bits.read_text()) > TSAN_BITS:
         return call("setarch", "-R", program, *arguments)
     return call(program, *arguments)
+
+
+def fuzz_inputs(target: str) -> Path:
+    """Return the directory of the inputs that are kept for a fuzz target."""
+    return ROOT / "tests" / "data" / "fuzz" / FUZZ_INPUTS[target]
+
+
+def replay_fuzz_inputs(preset: str) -> int:
+    """Run the inputs that are kept through each fuzz target, built without a fuzzer."""
+    programs = ROOT / "build" / preset
+    statuses = [call(programs / f"fuzz_{name}", fuzz_inputs(name)) for name in FUZZ_INPUTS]
+    return int(any(statuses))
+
+
+def libfuzzer_compiler() -> str:
+    """Return a clang that has libFuzzer; without one say what to type."""
+    names = [os.environ.get("CXX", ""), "clang++", *(f"clang++-{n}" for n in range(30, 13, -1))]
+    for name in filter(shutil.which, names):
+        with tempfile.TemporaryDirectory() as directory:
+            source, program = Path(directory, "empty.cpp"), Path(directory, "empty")
+            source.write_text(
+                'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) '
+                "{ return 0; }\n"
+            )
+            if succeeds(name, "-fsanitize=fuzzer", source, "-o", program):
+                return name
+    stop(
+        "no clang++ with libFuzzer; type:\n"
+        "  sudo apt-get install -y clang-14 libclang-rt-14-dev   # Debian 12; later ones: clang"
+    )
+
+
+def fuzz(target: str, arguments: list[str], *, sanitize: bool) -> int:
+    """Build a fuzz target with libFuzzer and run it; it goes on from where it was stopped."""
+    preset = "fuzz-asan" if sanitize else "fuzz"
+    with lock():
+        make_venv(["build"])
+        build(preset, f"fuzz_{target}", f"-DCMAKE_CXX_COMPILER={libfuzzer_compiler()}")
+    kept = ROOT / "build" / "fuzz-corpus" / target
+    kept.mkdir(parents=True, exist_ok=True)
+    given = [word for word in arguments if not word.startswith("-")]
+    inputs = given or [str(kept), str(fuzz_inputs(target))]
+    options = [word for word in arguments if word.startswith("-")]
+    program = ROOT / "build" / preset / f"fuzz_{target}"
+    return call(program, f"-artifact_prefix={kept.parent}/{target}-", *options, *inputs)
 
 
 def compile_only(target: str) -> int:
@@ -364,6 +412,11 @@ def main() -> int:
         choices=SANITIZERS,
         help="the C++ tests under ASan+UBSan or TSan; further arguments go to doctest",
     )
+    fuzzer = commands.add_parser(
+        "fuzz", help="a fuzz target under libFuzzer; further arguments, behind --, go to it"
+    )
+    fuzzer.add_argument("target", nargs="?", default="programs", choices=FUZZ_INPUTS)
+    fuzzer.add_argument("--sanitize", action="store_true", help="with ASan and UBSan")
     target = commands.add_parser("build", help="compile what changed and run nothing")
     target.add_argument("target", nargs="?", default="all", help="_core, ptwalk_tests or all")
     commands.add_parser("instructions", help="of each leaf kernel, counted by callgrind")
@@ -378,6 +431,8 @@ def main() -> int:
         return {"demo": demo, "bench": bench, "mutants": mutants}[known.command](rest)
     if known.command == "test":
         return test(rest, known.sanitize)
+    if known.command == "fuzz":
+        return fuzz(known.target, [w for w in rest if w != "--"], sanitize=known.sanitize)
     if rest:
         parser.error(f"{known.command} takes no arguments, got {shlex.join(rest)}")
     if known.command == "build":

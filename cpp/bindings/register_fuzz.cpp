@@ -5,6 +5,7 @@
 #include "ptwalk/fuzz/executor.hpp"
 #include "ptwalk/fuzz/mix.hpp"
 #include "ptwalk/fuzz/setups.hpp"
+#include "ptwalk/fuzz/text.hpp"
 
 namespace ptwalk::bindings {
 
@@ -202,6 +203,9 @@ void register_fuzz(py::module_& m) {
   m.def(
       "fuzz_violations", [] { return strings(fuzz::violation_names()); },
       "Names of the violations, in the order of their bits.");
+  m.def(
+      "fuzz_text", [](const py::bytes& program) { return fuzz::to_text(program_of(program)); },
+      "A program as text.", py::arg("program"), py::pos_only());
   m.def("fuzz_branches", [] {
     py::list names;
     for (const std::string& name : fuzz::branches()) names.append(name);

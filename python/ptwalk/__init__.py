@@ -180,6 +180,7 @@ __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
     from . import fuzz, live, replay, workload
+    from . import testing as testing
     from .dump import Walk
     from .pte import Kind, decode, explain
 
@@ -342,7 +343,7 @@ __all__ = [
 
 
 # What an address space can do without is imported when it is first asked for.
-_MODULES = ("fuzz", "live", "replay", "workload")
+_MODULES = ("fuzz", "live", "replay", "testing", "workload")
 _HOMES = {"Kind": "pte", "Walk": "dump", "decode": "pte", "explain": "pte"}
 
 

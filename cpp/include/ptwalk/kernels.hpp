@@ -24,6 +24,7 @@ struct SpanCounts {
   u32 bad_page_map = 0;
   u32 flush_first = NO_FLUSH;  ///< first and last entry that the TLB may hold differently
   u32 flush_last = 0;
+  bool operator==(const SpanCounts&) const = default;
 };
 
 /// Applies `plan` to at most 512 consecutive entries of one PTE table. `facts`: nullptr, or those

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .. import _core
 from ..errors import InvalidArgument
 from .program import (
     LENGTHS,
     PLACES,
     TABLE,
     Field,
-    canonical_op,
-    decode,
     encode,
-    members,
     op_number,
-    operation_of,
 )
 
 _NO_FLAG = "-"
 _UNITS = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
-_RIGHTS = "rwx"
+_PROTS = ["".join(c if bits >> i & 1 else "-" for i, c in enumerate("rwx")) for bits in range(8)]
 
 
 def _length_text(length: int) -> str:
@@ -37,29 +34,6 @@ def _length_text(length: int) -> str:
 
 _PLACE_OF = {address: place for place, address in enumerate(PLACES)}
 _LENGTH_OF = {_length_text(length): LENGTHS.index(length) for length in LENGTHS}
-
-
-def _flags_text(field: Field, value: int) -> str:
-    given = [name for i, name in enumerate(field.names) if value >> i & 1]
-    return "|".join(given) or _NO_FLAG
-
-
-def _choice_text(field: Field, value: int) -> str:
-    known = len(field.names)
-    return field.names[value] if value < known else f"file{value - known}"
-
-
-_TEXTS: dict[str, Callable[[Field, int], str]] = {
-    "number": lambda _, value: str(value),
-    "place": lambda _, value: f"0x{PLACES[value]:016x}",
-    "length": lambda _, value: _length_text(LENGTHS[value]),
-    "pages": lambda _, value: _length_text(LENGTHS[value]),
-    "prot": lambda _, value: "".join(c if value >> i & 1 else "-" for i, c in enumerate(_RIGHTS)),
-    "flags": _flags_text,
-    "choice": _choice_text,
-    "choice_or_file": _choice_text,
-}
-"""What the value of a field is called, by its role."""
 
 
 def _refuse(field: Field, word: str, known: str) -> InvalidArgument:
@@ -89,9 +63,8 @@ def _length(field: Field, word: str) -> int:
 
 
 def _prot(field: Field, word: str) -> int:
-    for bits in range(1 << len(_RIGHTS)):
-        if _TEXTS["prot"](field, bits) == word:
-            return bits
+    if word in _PROTS:
+        return _PROTS.index(word)
     raise _refuse(field, word, "rwx with - for what is missing")
 
 
@@ -132,11 +105,7 @@ def _keyword(field: Field) -> bool:
 
 def op_text(op: dict[str, int]) -> str:
     """Return one operation as a line."""
-    row, least = operation_of(op), canonical_op(op)
-    words = [row.name]
-    words += [_TEXTS[f.role](f, f.get(least)) for f in row.fields if not _keyword(f)]
-    words += [f"{f.name}={f.get(least)}" for f in row.fields if _keyword(f) and f.get(least)]
-    return " ".join(words)
+    return to_text(encode([op]))
 
 
 def to_text(program: bytes) -> str:
@@ -153,7 +122,7 @@ def to_text(program: bytes) -> str:
         One line for each operation that runs, without a newline at the end. `from_text` gives a
         program that runs identically; for a program in canonical form, the same bytes.
     """
-    return "\n".join(op_text(members(op)) for op in decode(program))
+    return _core.fuzz_text(program)
 
 
 def _parse_line(line: str) -> dict[str, int]:
