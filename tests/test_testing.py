@@ -164,12 +164,12 @@ class Sound(testing.AddressSpaceMachine):
 
 
 class Wrong(testing.AddressSpaceMachine):
-    """Claims what does not hold."""
+    """Says that nothing is ever mapped."""
 
     @invariant()
-    def no_marker_is_ever_left(self) -> None:
-        for mm in self.spaces:
-            assert not any("marker" in mm.count(vma.start, vma.length) for vma in mm.vmas)
+    def nothing_is_mapped(self) -> None:
+        """Be wrong as soon as anything is mapped."""
+        assert not any(mm.vmas for mm in self.spaces), "a mapping"
 
 
 @pytest.mark.parametrize("profile", ptwalk.profiles())
@@ -181,8 +181,8 @@ def test_the_machine_finds_nothing(profile: str) -> None:
 
 
 def test_the_machine_finds_a_wrong_invariant() -> None:
-    budget = settings(QUICK, max_examples=500, stateful_step_count=30, report_multiple_bugs=False)
-    with pytest.raises(AssertionError, match="marker"):
+    budget = settings(QUICK, max_examples=50, report_multiple_bugs=False)
+    with pytest.raises(AssertionError, match="a mapping"):
         run_state_machine_as_test(Wrong, settings=budget)
 
 
