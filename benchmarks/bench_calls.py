@@ -64,6 +64,28 @@ def test_protect_16_pages_by_keyword(benchmark: Any) -> None:
     benchmark(uffd.writeprotect, start=BASE, length=16 * PAGE, protect=True)
 
 
+def scattered(nr: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return that many ranges of four pages, eight pages apart."""
+    starts = BASE + np.arange(nr, dtype=np.uint64) * 8 * PAGE
+    return np.stack([starts, np.full(nr, 4 * PAGE, np.uint64)], axis=1)
+
+
+def test_protect_4096_ranges_at_once(benchmark: Any) -> None:
+    _, uffd = registered("6.18", 1 << 27, touch=1)
+    benchmark(uffd.writeprotect_many, scattered(4096))
+
+
+def test_protect_4096_ranges_in_a_loop(benchmark: Any) -> None:
+    _, uffd = registered("6.18", 1 << 27, touch=1)
+    ranges = scattered(4096).tolist()
+
+    def loop() -> None:
+        for start, length in ranges:
+            uffd.writeprotect(start, length)
+
+    benchmark(loop)
+
+
 def test_mprotect_16_pages(benchmark: Any) -> None:
     mm, _ = registered("6.18", 1 << 21, touch=1)
     benchmark(mm.mprotect, BASE, 16 * PAGE, ptwalk.PROT_READ | ptwalk.PROT_WRITE)
@@ -121,4 +143,4 @@ def test_export_1_gib(benchmark: Any) -> None:
 def test_translate_a_million_random_addresses(benchmark: Any) -> None:
     mm, _ = registered("6.18", 1 << 30, touch=1)
     addrs = BASE + np.random.default_rng(1).integers(0, 1 << 30, 1 << 20, dtype=np.uint64)
-    benchmark(mm.translate, addrs)
+    benchmark(mm.translate, addrs, out=np.empty_like(addrs))
