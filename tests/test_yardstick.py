@@ -42,23 +42,32 @@ def test_a_kernel_needs_a_name_and_a_vma() -> None:
         _core.apply_kernel("scalar", w.mm._core, 4096, True, words)
 
 
-def test_entries_are_put_back_and_nothing_else_changes() -> None:
-    w = space()
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("profile", "backing"), REQUESTS)
+def test_entries_are_put_back_and_nothing_else_changes(
+    profile: str, backing: Backing, known: bool
+) -> None:
+    w = space(profile, backing)
     before, facts = w.mm.ptes(w.start, w.length), w.mm.pages(w.start, w.length)
     w.uffd.writeprotect(w.start, w.length)
     w.uffd.writeprotect(w.start, w.length, protect=False)
     assert not np.array_equal(w.mm.ptes(w.start, w.length), before)  # markers are gone
-    _core.restore_ptes(w.mm._core, w.start, before)
+    _core.restore_ptes(w.mm._core, w.start, before, known)
     np.testing.assert_array_equal(w.mm.ptes(w.start, w.length), before)
     np.testing.assert_array_equal(w.mm.pages(w.start, w.length), facts)
     assert w.mm.validate() == []
+    same = space(profile, backing)
+    for protect in (True, False):
+        done = w.uffd.writeprotect(w.start, w.length, protect=protect)
+        assert done == same.uffd.writeprotect(same.start, same.length, protect=protect)
+        assert w.mm.validate() == []
 
 
 def test_entries_are_put_back_into_a_shared_table_too() -> None:
     w = workload.build("untouched", length=4 * PMD)
     w.uffd.writeprotect(w.start, w.length)
     words = np.arange(512, dtype=np.uint64) * np.uint64(0)
-    _core.restore_ptes(w.mm._core, w.start + PMD, words)
+    _core.restore_ptes(w.mm._core, w.start + PMD, words, True)
     assert w.mm.count(w.start, w.length) == {"marker": 3 * 512, "none": 512}
 
 
@@ -66,11 +75,11 @@ def test_only_whole_tables_that_exist_are_put_back() -> None:
     w = workload.build("untouched", length=4 * PMD)
     words = np.zeros(512, np.uint64)
     with pytest.raises(InvalidArgument, match="multiples of 2 MiB"):
-        _core.restore_ptes(w.mm._core, w.start + 4096, words)
+        _core.restore_ptes(w.mm._core, w.start + 4096, words, True)
     with pytest.raises(InvalidArgument, match="multiples of 2 MiB"):
-        _core.restore_ptes(w.mm._core, w.start, words[:100])
+        _core.restore_ptes(w.mm._core, w.start, words[:100], True)
     with pytest.raises(InvalidArgument):
-        _core.restore_ptes(w.mm._core, w.start, words)
+        _core.restore_ptes(w.mm._core, w.start, words, True)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -46,7 +46,8 @@ LeafKernel kernel_named(const std::string& name) {
   raise_invalid("kernel " + shown(py::str(name)) + " is not known; use one of " + known);
 }
 
-/// Applies to `array` what UFFDIO_WRITEPROTECT would to the entries at `addr`; the pages counted.
+/// Applies to `array` what UFFDIO_WRITEPROTECT would to the entries at `addr`, as at first sight;
+/// the pages counted.
 u64 apply_kernel(const std::string& kernel, const Space& s, u64 addr, bool protect, Words& array) {
   const LeafKernel apply = kernel_named(kernel);
   const std::span<u64> words = writable_words(array);
@@ -64,19 +65,24 @@ u64 apply_kernel(const std::string& kernel, const Space& s, u64 addr, bool prote
 }
 
 /// Puts back the entries of whole tables, read before; valid while every page and swap slot that
-/// they name is still the same, for nothing is counted.
-void restore_ptes(const Space& s, u64 start, const Words& array) {
+/// they name is still the same, for nothing is counted. `facts`: as if a request had looked at the
+/// tables since.
+void restore_ptes(const Space& s, u64 start, const Words& array, bool facts) {
   const std::span<const u64> words{array.data(), static_cast<std::size_t>(array.size())};
   const u64 length = words.size() * PAGE_SIZE;
   if (!is_aligned(start | length, PMD_SIZE)) {
     raise_invalid("restore_ptes: start " + hex16(start) + " and length " + hex16(length) +
                   " are not of whole tables; use multiples of 2 MiB");
   }
+  FrameArena& frames = s.mm->machine->frames;
+  const u64 marker = s.mm->machine->shared_tables.word(Uniform::marker);
   finish(s.call(length, [&]() -> Error {
     for (u64 at = 0; at < length; at += PMD_SIZE) {
       u64* table = s.mm->tables.writable(start + at, PTE_LEVEL, PTRS_PER_TABLE);
       if (!table) return {Cause::entry_no_table, "restore_ptes", PTE_LEVEL, start + at};
       std::memcpy(table, &words[at >> PAGE_SHIFT], PAGE_SIZE);
+      if (facts)
+        frames.info(frames.pfn_of(table)).facts = leaf_facts({table, PTRS_PER_TABLE}, marker);
     }
     return {};
   }));
@@ -101,8 +107,8 @@ void register_yardstick(py::module_& m) {
         "memcpy of all words, that many times.");
   m.def("apply_kernel", apply_kernel, py::arg(), py::arg(), py::arg(), py::arg(),
         py::arg().noconvert(), "Wr-protects or resolves an array of entries by one leaf kernel.");
-  m.def("restore_ptes", restore_ptes, py::arg(), py::arg(), py::arg().noconvert(),
-        "Puts back the entries of whole tables.");
+  m.def("restore_ptes", restore_ptes, py::arg(), py::arg(), py::arg().noconvert(), py::arg(),
+        "Puts back the entries of whole tables, with their facts or without.");
 }
 
 }  // namespace ptwalk::bindings

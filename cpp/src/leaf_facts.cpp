@@ -8,9 +8,15 @@ namespace ptwalk {
 
 LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker) {
   LeafFacts facts;
+  u32 first = ~0u, last = 0;
+  u64 bits = 0;  // of entries with P
   for (u64 pte : ptes) {
     if (pte & _PAGE_PRESENT) {
       ++facts.present;
+      const u32 block = u32(pte_pfn(pte) >> LeafFacts::BLOCK_SHIFT);
+      first = std::min(first, block);
+      last = std::max(last, block);
+      bits |= pte;
     } else if (pte == 0) {
       ++facts.none;
     } else if (marker && pte == marker) {
@@ -22,6 +28,7 @@ LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker) {
     }
   }
   facts.known = true;
+  if (facts.present && !(bits & _PAGE_SPECIAL)) facts.set_blocks(first, last);
   return facts;
 }
 

@@ -39,6 +39,7 @@ TEST_CASE("facts are counts of plain words") {
   CHECK(facts.none == 507);
   CHECK(facts.marker == 1);
   CHECK(facts.armed == 1);
+  CHECK(facts.blocks == 1);
   for (u64 rare : {u64(_PAGE_PROTNONE), u64(_PAGE_ACCESSED), make_swp_pte(30, 5), MARKER ^ 0x1000,
                    u64(4), pfn_pte(7, PAGE_NONE)}) {
     CAPTURE(rare);

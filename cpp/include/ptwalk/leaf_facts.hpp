@@ -34,8 +34,8 @@ struct LeafFacts {
   }
 };
 
-/// The facts of a table whose usual marker is `marker` (0: there is none), without frames. Entry
-/// by entry: what kernels find out in their own ways.
+/// The facts of a table whose usual marker is `marker` (0: there is none). Entry by entry: what
+/// kernels find out in their own ways.
 [[nodiscard]] LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker);
 /// Whether what `facts` say holds for a table.
 [[nodiscard]] bool facts_hold(const LeafFacts& facts, std::span<const u64> ptes, u64 marker);

@@ -3,6 +3,9 @@
 What counts is the public call on an address space, `Userfaultfd.writeprotect`; leaf kernels and
 peers work on an array of the same entries. Every trial starts from the same entries, which are put
 back before it, not timed; a figure is the mean of protect and resolve, in ns for each entry.
+
+ptwalk keeps what a request saw of a table until somebody stores into it. "ptwalk" is a request on
+tables that an earlier one has seen, "ptwalk, first look" one on tables that nobody has.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ TITLE = "Dense tables: wr-protect and resolve"
 LIMIT, LIMIT_2 = "read-modify-write", "read-modify-write, 2 threads"
 COPY = "memcpy"
 PTWALK = "ptwalk"
+FIRST_LOOK = "ptwalk, first look"
 PTWALK_2 = "ptwalk, 2 threads"
 BRANCHY, BRANCH_FREE = "numba, branchy", "numba, branch-free"
 WHERE, MASKS = "numpy.where", "numpy, masks"
@@ -158,8 +162,8 @@ class Case:
     def _restore_words(self) -> None:
         np.copyto(self.words, self.entries)
 
-    def _restore_space(self) -> None:
-        _core.restore_ptes(self.space.mm._core, self.space.start, self.entries)
+    def _restore_space(self, *, seen: bool) -> None:
+        _core.restore_ptes(self.space.mm._core, self.space.start, self.entries, seen)
 
     def _limits(self) -> list[Contender]:
         """Return two passes of each, as protect and resolve are two."""
@@ -177,9 +181,14 @@ class Case:
 
     def _ptwalk(self, missing: dict[str, str]) -> list[Contender]:
         work = 2 * len(self.words)
-        found = [Contender(PTWALK, both(self.space, 1), work, self._restore_space)]
+        seen = partial(self._restore_space, seen=True)
+        unseen = partial(self._restore_space, seen=False)
+        found = [
+            Contender(PTWALK, both(self.space, 1), work, seen),
+            Contender(FIRST_LOOK, both(self.space, 1), work, unseen),
+        ]
         if processors() > 1:
-            found.append(Contender(PTWALK_2, both(self.space, 2), work, self._restore_space))
+            found.append(Contender(PTWALK_2, both(self.space, 2), work, seen))
         else:
             missing[PTWALK_2] = "one processor"
         return found
@@ -215,7 +224,7 @@ class Case:
         """Compare what a loop makes of the first tables with what ptwalk makes of them."""
         words = self.entries[: _CHECKED * 512].copy()
         start, length = self.space.start, len(words) * PAGE_SIZE
-        _core.restore_ptes(self.space.mm._core, start, words)
+        _core.restore_ptes(self.space.mm._core, start, words, False)
         for protect, rules in zip((True, False), self.rules, strict=True):
             pages = loop(words, rules, self.exclusive)
             done = self.space.uffd.writeprotect(start, length, protect=protect)

@@ -44,7 +44,10 @@ _METHOD = """\
 - *Dense tables* have an entry for every page, in the L2 cache or in DRAM. Before a trial the same
   entries are put back, in tables of their own, not timed; then one wr-protect and one resolve are
   timed, and a figure is their mean. *ptwalk* is the public call from Python,
-  `Userfaultfd.writeprotect`; *kernel …* is one leaf kernel on an array of the same entries.
+  `Userfaultfd.writeprotect`, on tables that an earlier request has seen: what it saw is kept until
+  somebody stores, as when memory is protected again and again. *ptwalk, first look* is the same
+  call on tables that nobody has seen since their entries were stored. *kernel …* is one leaf kernel
+  on an array of the same entries, at first sight too.
 - *read-modify-write* is the limit: and, or and store of the same bytes in place, with AVX2 where
   there is AVX2. *memcpy* copies them. *kernel scalar* is the branchy loop, shaped as the kernel's.
 - *numba*, *numpy* and *Python* do the same to present, none, swap and marker entries, and ask for
