@@ -29,6 +29,8 @@ TINY = dataclasses.replace(
     starts=1,
     children=1,
     memory=(settings.GIB, 64 * settings.TIB),
+    programs=50,
+    executions=200,
 )
 
 Capture = pytest.CaptureFixture[str]

@@ -63,10 +63,27 @@ def test_without_a_line_a_goal_is_not_measured() -> None:
 
 
 def test_a_miss_is_divided_into_the_kernel_and_the_call() -> None:
-    missed = dense("DRAM", "all present", {"ptwalk": 1.5, "kernel avx2": 1.25})
-    why = outcome(DRAM_UNIFORM, missed).why
-    assert "kernel avx2 alone takes 1.25 of the limit" in why
-    assert "250.0 µs" in why  # of a million entries, a quarter of a ns each
+    figures = {"ptwalk": 1.4, "ptwalk, first look": 1.5, "kernel avx2": 1.25}
+    why = outcome(DRAM_UNIFORM, dense("DRAM", "all present", figures)).why
+    assert "kernel avx2 alone takes 1.25 of the limit and the public call 1.5" in why
+    assert "add 250.0 µs" in why  # of a million entries, a quarter of a ns each
+    assert "seen before takes 1400.0 µs" in why
+
+
+def test_rates_are_made_of_nanoseconds() -> None:
+    found = {o.goal.what: o for o in outcomes(whole_run())}
+    programs = found["programs of 20 operations on 16 pages, one core"]
+    assert programs.worst is not None
+    assert programs.worst.value == pytest.approx(500_000)
+    assert programs.verdict == "met"
+    assert found["libFuzzer, target programs"].verdict == "met"
+
+
+def test_a_slow_program_is_divided_into_operations() -> None:
+    figures = {"loop in C++": 8100, "programs of nothing": 100}
+    slow = line("fuzz", {"pages": "16 pages"}, "loop in C++", figures)
+    why = outcome("programs of 20 operations on 16 pages, one core", slow).why
+    assert why == "a program takes 8100 ns, one without operations 100; 400 each"
 
 
 def test_a_call_is_judged_by_its_slowest_form() -> None:

@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
-#include "ptwalk/fuzz/executor.hpp"
 #include "ptwalk/fuzz/mix.hpp"
 #include "ptwalk/fuzz/setups.hpp"
+#include "ptwalk/fuzz/yardstick.hpp"
 
 namespace {
 
@@ -41,13 +41,6 @@ double seconds(auto&& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-u64 run_all(Executor& executor, const std::vector<u8>& all) {
-  u64 sum = 0;
-  for (std::size_t at = 0; at < all.size(); at += PROGRAM_BYTES)
-    sum += executor.run({all.data() + at, PROGRAM_BYTES}).digest;
-  return sum;
-}
-
 volatile u64 sink;  ///< keeps digests alive
 
 /// The best of several rounds, the three measurements taken in turns.
@@ -58,10 +51,11 @@ Row measure(std::string_view profile, std::string_view setup, std::size_t nr, in
   const std::vector<u8> a = programs(nr, 1), b = programs(nr, 2);
   Row row{std::string(profile), std::string(setup), 0, 0, 0};
   for (int round = 0; round < rounds; ++round) {
-    row.one = std::max(row.one, double(nr) / seconds([&] { sink = sink + run_all(first, a); }));
+    row.one = std::max(
+        row.one, double(nr) / seconds([&] { sink = sink + run_all(first, a, PROGRAM_BYTES); }));
     const double both = seconds([&] {
-      std::jthread other([&] { sink = sink + run_all(second, b); });
-      sink = sink + run_all(first, a);
+      std::jthread other([&] { sink = sink + run_all(second, b, PROGRAM_BYTES); });
+      sink = sink + run_all(first, a, PROGRAM_BYTES);
     });
     row.two = std::max(row.two, 2 * double(nr) / both);
     const double nothing = seconds([&] {
@@ -70,27 +64,6 @@ Row measure(std::string_view profile, std::string_view setup, std::size_t nr, in
     row.empty = std::max(row.empty, double(nr) / nothing);
   }
   return row;
-}
-
-/// Nanoseconds of going back from a state in which all four tables of a page were touched.
-double restore_ns(std::string_view profile, std::size_t nr) {
-  const std::vector<u8> setup = encode(find_setup("shmem-16")->ops);
-  const Op touch{.op = 0, .arg = 1};
-  World world(*find_profile(profile));
-  const RawWords words = raw_words(*find_profile(profile));
-  Report report;
-  Run run(world, words, Judge::end, report);
-  for (std::size_t i = 0; i < nr_ops(setup); ++i) {
-    const Op op = decode(setup, i);
-    operations()[op.op].run(run, op);
-  }
-  const SavedWorld saved(world);
-  double best = 1e9;
-  for (std::size_t i = 0; i < nr; ++i) {
-    operations()[touch.op].run(run, touch);
-    best = std::min(best, 1e9 * seconds([&] { saved.restore(world); }));
-  }
-  return best;
 }
 
 bool write_json(const std::vector<Row>& rows, double restore, const char* path) {
@@ -131,7 +104,7 @@ int main(int argc, char** argv) {
       std::fflush(stdout);
     }
   }
-  const double restore = restore_ns("6.18", quick ? 1'000 : 100'000);
+  const double restore = restore_ns(*find_profile("6.18"), quick ? 1'000 : 100'000);
   std::printf("\nrestore after a store to one page: %.0f ns, the clock included\n", restore);
   if (json && !write_json(rows, restore, json)) return std::perror(json), 1;
   return 0;

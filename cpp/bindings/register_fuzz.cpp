@@ -6,6 +6,7 @@
 #include "ptwalk/fuzz/mix.hpp"
 #include "ptwalk/fuzz/setups.hpp"
 #include "ptwalk/fuzz/text.hpp"
+#include "ptwalk/fuzz/yardstick.hpp"
 
 namespace ptwalk::bindings {
 
@@ -174,6 +175,22 @@ py::tuple run_batch(BoundExecutor& bound, const py::object& object, bool with_co
   return py::make_tuple(digest, visible, coverage, violations);
 }
 
+/// What run_batch does for an array, in a loop of C++ that keeps no results.
+u64 run_all(BoundExecutor& bound, const py::array_t<u8, py::array::c_style>& programs) {
+  if (programs.ndim() != 2 || programs.shape(1) == 0)
+    raise_invalid("programs has shape " + std::string(py::str(programs.attr("shape"))) +
+                  "; pass an array with a row for each program");
+  const std::span<const u8> bytes(programs.data(), static_cast<std::size_t>(programs.size()));
+  const auto width = static_cast<std::size_t>(programs.shape(1));
+  const py::gil_scoped_release released;
+  const std::scoped_lock lock(bound.mutex);
+  return fuzz::run_all(bound.executor, bytes, width);
+}
+
+double restore_ns(const std::string& profile, py::handle times) {
+  return fuzz::restore_ns(make_profile(profile, {}), word(times, "times"));
+}
+
 /// (outcome, visible) of each operation, in words.
 py::list steps(BoundExecutor& bound, const py::bytes& program) {
   py::list texts;
@@ -211,10 +228,12 @@ void register_fuzz(py::module_& m) {
     for (const std::string& name : fuzz::branches()) names.append(name);
     return py::tuple(names);
   });
+  m.def("fuzz_restore_ns", restore_ns, "Nanoseconds of a restore, the fastest of many.");
   py::class_<BoundExecutor>(m, "FuzzExecutor")
       .def(py::init(&make_executor))
       .def("run", run)
       .def("run_batch", run_batch)
+      .def("run_all", run_all)
       .def("steps", steps)
       .def("state_hash", state_hash);
 }

@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import calls, dense, export, memory, simulated, start, threads, walks
+from . import (
+    calls,
+    dense,
+    export,
+    fuzzing,
+    libfuzzer,
+    memory,
+    restore,
+    simulated,
+    start,
+    threads,
+    walks,
+)
 from .results import Line, Results
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -36,7 +48,7 @@ class Goal:
     at_most : bool
         Smaller is better.
     unit : str
-        "" for a ratio, "ms" or "bytes".
+        "" for a ratio, "ms", "ns", "bytes" or "/s".
     values : callable
         All values that a run has for it.
     why : callable, optional
@@ -127,6 +139,16 @@ def _figure(suite: str, name: str, **tags: str) -> Callable[[Results], Iterator[
     return values
 
 
+def _rate(suite: str, name: str, **tags: str) -> Callable[[Results], Iterator[Measured]]:
+    """Return how many make a second, of figures in ns."""
+
+    def values(results: Results) -> Iterator[Measured]:
+        for measured in _figure(suite, name, **tags)(results):
+            yield Measured(1e9 / measured.value, measured.line)
+
+    return values
+
+
 def _fact(suite: str, name: str, **tags: str) -> Callable[[Results], Iterator[Measured]]:
     def values(results: Results) -> Iterator[Measured]:
         for line in results.of(suite, **tags):
@@ -152,15 +174,17 @@ def _either(
 def _kernel_or_call(results: Results, line: Line) -> str:
     """Divide the time of the public call into the leaf kernel and what is around it."""
     kernel = dense.kernel(results.run["kernels"].split(", ")[-1])
-    if kernel not in line.figures:
+    names = (dense.FIRST_LOOK, kernel, dense.LIMIT)
+    if not all(name in line.figures for name in names):
         return ""
-    here, alone = line.figures[dense.PTWALK].least, line.figures[kernel].least
-    limit = line.figures[dense.LIMIT].least
-    whole = here * line.facts["entries"] / 1000
-    around = max(whole - alone * line.facts["entries"] / 1000, 0)
+    entries = line.facts["entries"]
+    first, alone, limit = (line.figures[name].least for name in names)
+    around = max(first - alone, 0) * entries / 1000
+    whole = line.figures[dense.PTWALK].least * entries / 1000
     return (
-        f"{kernel} alone takes {alone / limit:.2f} of the limit; the call and the walk around it "
-        f"add {around:.1f} µs to each request, which takes {whole:.1f} µs"
+        f"at first sight {kernel} alone takes {alone / limit:.2f} of the limit and the public call "
+        f"{first / limit:.2f}, so that the walk and the call add {around:.1f} µs; a request on "
+        f"tables seen before takes {whole:.1f} µs"
     )
 
 
@@ -197,6 +221,13 @@ def _modules(_results: Results, line: Line) -> str:
     numpy = line.figures.get(start.NUMPY)
     beside = f"; numpy itself takes {numpy.least:.0f} ms" if numpy else ""
     return f"slowest by themselves: {', '.join(slowest)}{beside}" if slowest else ""
+
+
+def _operations(_results: Results, line: Line) -> str:
+    """Say what an operation takes, and what is not operations."""
+    whole, nothing = (line.figures[name].least for name in (fuzzing.CPP, fuzzing.NOTHING))
+    each = (whole - nothing) / fuzzing.OPERATIONS
+    return f"a program takes {whole:.0f} ns, one without operations {nothing:.0f}; {each:.0f} each"
 
 
 def _frames(_results: Results, line: Line) -> str:
@@ -256,4 +287,16 @@ GOALS = (
          _figure(memory.NAME, memory.PTWALK, mapping="dense"), _frames),
     Goal("memory of a simulated GiB, untouched", 4.3 * KIB, 64, True, "bytes",
          _figure(memory.NAME, memory.PTWALK, mapping="untouched", length="64 TiB")),
+    Goal("programs of 20 operations on 16 pages, one core", 4e5, 1e6, False, "/s",
+         _rate(fuzzing.NAME, fuzzing.CPP, pages="16 pages"), _operations),
+    Goal("the same on two cores, against one", 1.7, 1.9, False, "",
+         _ratio(fuzzing.NAME, fuzzing.BATCH, fuzzing.BATCH_2, pages="16 pages"), _noise),
+    Goal("run_batch from Python against the loop in C++", 0.8, 0.95, False, "",
+         _ratio(fuzzing.NAME, fuzzing.CPP, fuzzing.BATCH, pages="16 pages"), _noise),
+    Goal("restore after a store, four levels touched", 300, 100, True, "ns",
+         _figure(restore.NAME, restore.RESTORE), _noise),
+    Goal("libFuzzer, target programs", 1e5, 3e5, False, "/s",
+         _rate(libfuzzer.NAME, libfuzzer.PLAIN, target="programs"), _noise),
+    Goal("libFuzzer, target programs, with ASan and UBSan", 4e4, 1e5, False, "/s",
+         _rate(libfuzzer.NAME, libfuzzer.SANITIZED, target="programs"), _noise),
 )  # fmt: skip

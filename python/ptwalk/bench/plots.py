@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
-from . import dense, export, memory, running, simulated, threads, walks
+from . import dense, export, fuzzing, memory, running, simulated, threads, walks
 from .report import value
 from .results import Line, Results
 from .settings import GIB, TIB
@@ -15,6 +15,7 @@ from .settings import GIB, TIB
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _BLACK, _ORANGE, _SKY, _GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 _BLUE, _RED, _PINK, _GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
+_YELLOW = "#F0E442"
 _DPI = 150
 _DECADES = 1000
 
@@ -77,6 +78,7 @@ def plot(results: Results, directory: Path) -> list[Path]:
 
 _BARS = {
     dense.PTWALK: _BLUE,
+    dense.FIRST_LOOK: _YELLOW,
     dense.PTWALK_2: _SKY,
     dense.BRANCH_FREE: _ORANGE,
     dense.BRANCHY: _RED,
@@ -226,7 +228,7 @@ def _colour(name: str) -> str:
     """Return blue for ptwalk, green for limits, grey for others."""
     if name.startswith((dense.COPY, dense.LIMIT)):
         return _GREEN
-    return _BLUE if name.startswith(("ptwalk", "ptes")) else _GREY
+    return _BLUE if name.startswith(("ptwalk", "ptes", "run_batch")) else _GREY
 
 
 PICTURES: dict[str, Callable[[Any, Results], Any]] = {
@@ -236,5 +238,6 @@ PICTURES: dict[str, Callable[[Any, Results], Any]] = {
     "walks": _ladder(walks.NAME, "Translating random addresses", "ns for each address"),
     "export": _ladder(export.NAME, "Entries as an array, and copies as large", "ns for each entry"),
     "threads": _ladder(threads.NAME, "Two threads, 70/15/10/5", "ns for each entry"),
+    "fuzz": _ladder(fuzzing.NAME, "Programs of 20 operations, from state to digest", "ns"),
     "memory": _ladder(memory.NAME, "Memory of a simulated GiB", "bytes"),
 }

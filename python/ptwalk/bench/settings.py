@@ -39,6 +39,10 @@ class Settings:
         Processes in which memory is weighed.
     memory : tuple of int
         Lengths of the dense and of the untouched mapping that are weighed.
+    programs : int
+        Programs in one trial of the fuzzing backend.
+    executions : int
+        Executions of each libFuzzer target.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Settings:
     starts: int = 9
     children: int = 3
     memory: tuple[int, int] = (256 * GIB, 64 * TIB)
+    programs: int = 20_000
+    executions: int = 200_000
 
 
 DEFAULT = Settings("default")
@@ -72,4 +78,6 @@ QUICK = Settings(
     starts=4,
     children=1,
     memory=(128 * GIB, 64 * TIB),
+    programs=5_000,
+    executions=20_000,
 )

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from . import calls, dense, export, memory, simulated, start, threads, walks
+from . import (
+    calls,
+    dense,
+    export,
+    fuzzing,
+    libfuzzer,
+    memory,
+    restore,
+    simulated,
+    start,
+    threads,
+    walks,
+)
 from .progress import Progress
 from .results import Line
 from .settings import Settings
@@ -23,6 +35,6 @@ class Suite(Protocol):
 
 
 _MODULES: tuple[Suite, ...] = (
-    start, calls, simulated, memory, walks, export, threads, dense,
+    start, calls, simulated, memory, walks, export, threads, fuzzing, restore, libfuzzer, dense,
 )  # fmt: skip
 SUITES = {module.NAME: module for module in _MODULES}
