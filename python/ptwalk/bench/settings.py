@@ -77,7 +77,6 @@ QUICK = Settings(
     dense=128 * GIB,
     starts=4,
     children=1,
-    memory=(128 * GIB, 64 * TIB),
     programs=5_000,
     executions=20_000,
 )
