@@ -142,21 +142,10 @@ void fill(Words words, const Request& request, const Mix& mix) {
 
 /// What is known of the tables after requests have come and gone.
 Facts facts_of(Words words, const Request& request, const PagePool& pages) {
-  const LeafPlan protect = request.plan(true), resolve = request.plan(false);
+  const u64 marker = request.plan(true).lanes.marker;
   Facts facts;
-  for (std::size_t i = 0; i < words.size(); i += PTRS_PER_TABLE) {
-    const Words table = words.subspan(i, PTRS_PER_TABLE);
-    LeafFacts& known = facts.emplace_back(leaf_facts(table, protect.lanes.marker));
-    std::vector<u64> copy(table.begin(), table.end());
-    LeafFacts later = known;
-    supported_kernels().back().apply(protect, copy, pages, &later);
-    supported_kernels().back().apply(resolve, copy, pages, &later);
-    later.present = known.present;
-    later.none = known.none;
-    later.marker = known.marker;
-    later.armed = known.armed;
-    known = later;
-  }
+  for (std::size_t i = 0; i < words.size(); i += PTRS_PER_TABLE)
+    facts.push_back(leaf_facts(words.subspan(i, PTRS_PER_TABLE), marker, pages));
   return facts;
 }
 

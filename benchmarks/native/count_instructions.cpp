@@ -90,11 +90,8 @@ int main(int argc, char** argv) {
   }
   std::vector<u64> words(NR);
   std::vector<LeafFacts> known, facts;
-  for (std::size_t i = 0; i < NR; i += PTRS_PER_TABLE) {
-    known.push_back(leaf_facts({&original[i], PTRS_PER_TABLE}, protect.lanes.marker));
-    known.back().set_blocks(u32((FIRST_PFN + i) >> LeafFacts::BLOCK_SHIFT),
-                            u32((FIRST_PFN + i + PTRS_PER_TABLE - 1) >> LeafFacts::BLOCK_SHIFT));
-  }
+  for (std::size_t i = 0; i < NR; i += PTRS_PER_TABLE)
+    known.push_back(leaf_facts({&original[i], PTRS_PER_TABLE}, protect.lanes.marker, pages));
   for (int pass = std::atoi(argv[4]); pass > 0; --pass) {
     std::memcpy(words.data(), original.data(), NR * sizeof(u64));
     if (idle) continue;

@@ -75,6 +75,7 @@ void restore_ptes(const Space& s, u64 start, const Words& array, bool facts) {
                   " are not of whole tables; use multiples of 2 MiB");
   }
   FrameArena& frames = s.mm->machine->frames;
+  const PagePool& pages = s.mm->machine->pages;
   const u64 marker = s.mm->machine->shared_tables.word(Uniform::marker);
   finish(s.call(length, [&]() -> Error {
     for (u64 at = 0; at < length; at += PMD_SIZE) {
@@ -82,7 +83,8 @@ void restore_ptes(const Space& s, u64 start, const Words& array, bool facts) {
       if (!table) return {Cause::entry_no_table, "restore_ptes", PTE_LEVEL, start + at};
       std::memcpy(table, &words[at >> PAGE_SHIFT], PAGE_SIZE);
       if (facts)
-        frames.info(frames.pfn_of(table)).facts = leaf_facts({table, PTRS_PER_TABLE}, marker);
+        frames.info(frames.pfn_of(table)).facts =
+            leaf_facts({table, PTRS_PER_TABLE}, marker, pages);
     }
     return {};
   }));

@@ -5,18 +5,37 @@
 #include "ptwalk/swp_entry.hpp"
 
 namespace ptwalk {
+namespace {
 
-LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker) {
-  LeafFacts facts;
+/// Where the frames of entries with P lie, and whether their pages are AnonExclusive.
+void find_frames(LeafFacts& facts, std::span<const u64> ptes, const PagePool& pages) {
   u32 first = ~0u, last = 0;
-  u64 bits = 0;  // of entries with P
+  u64 bits = 0;
+  for (u64 pte : ptes) {
+    if (!(pte & _PAGE_PRESENT)) continue;
+    const u32 block = u32(pte_pfn(pte) >> LeafFacts::BLOCK_SHIFT);
+    first = std::min(first, block);
+    last = std::max(last, block);
+    bits |= pte;
+  }
+  if (!bits || (bits & _PAGE_SPECIAL)) return;
+  facts.set_blocks(first, last);
+  if (facts.blocks && every_page_exclusive(ptes, pages)) facts.set_all_exclusive(pages);
+}
+
+}  // namespace
+
+bool every_page_exclusive(std::span<const u64> ptes, const PagePool& pages) {
+  return std::all_of(ptes.begin(), ptes.end(), [&](u64 pte) {
+    return !(pte & _PAGE_PRESENT) || pages.anon_exclusive((pte & PTE_PFN_MASK) >> PAGE_SHIFT);
+  });
+}
+
+LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker, const PagePool& pages) {
+  LeafFacts facts;
   for (u64 pte : ptes) {
     if (pte & _PAGE_PRESENT) {
       ++facts.present;
-      const u32 block = u32(pte_pfn(pte) >> LeafFacts::BLOCK_SHIFT);
-      first = std::min(first, block);
-      last = std::max(last, block);
-      bits |= pte;
     } else if (pte == 0) {
       ++facts.none;
     } else if (marker && pte == marker) {
@@ -28,21 +47,23 @@ LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker) {
     }
   }
   facts.known = true;
-  if (facts.present && !(bits & _PAGE_SPECIAL)) facts.set_blocks(first, last);
+  find_frames(facts, ptes, pages);
   return facts;
 }
 
-bool facts_hold(const LeafFacts& facts, std::span<const u64> ptes, u64 marker) {
+bool facts_hold(const LeafFacts& facts, std::span<const u64> ptes, u64 marker,
+                const PagePool& pages) {
   if (!facts.known) return true;
-  const LeafFacts found = leaf_facts(ptes, marker);
-  const u64 frames = u64(facts.blocks) << LeafFacts::BLOCK_SHIFT;
+  const LeafFacts found = leaf_facts(ptes, marker, pages);
   const auto in_blocks = [&](u64 pte) {
     return !(pte & _PAGE_PRESENT) ||
-           (!(pte & _PAGE_SPECIAL) && pte_pfn(pte) - facts.first_frame() < frames);
+           (!(pte & _PAGE_SPECIAL) && pte_pfn(pte) - facts.first_frame() < facts.frames());
   };
   return found.known && found.present == facts.present && found.none == facts.none &&
          found.marker == facts.marker && found.armed == facts.armed &&
-         (facts.blocks == 0 || std::all_of(ptes.begin(), ptes.end(), in_blocks));
+         (facts.blocks == 0 ||
+          (std::all_of(ptes.begin(), ptes.end(), in_blocks) &&
+           (!facts.all_exclusive(pages) || every_page_exclusive(ptes, pages))));
 }
 
 }  // namespace ptwalk

@@ -20,6 +20,7 @@ void PagePool::save(Pfn pfn, const Page& page) {
         const auto was = value_of<SavedPage>(saved);
         pool.chunks_[was.pfn >> CHUNK_SHIFT][was.pfn & (CHUNK - 1)] = was.page;
         pool.exclusive_[was.pfn >> CHUNK_SHIFT] = was.exclusive;
+        ++pool.clears_[was.pfn >> REGION_SHIFT];
       },
       bytes_of(SavedPage{pfn, exclusive_[pfn >> CHUNK_SHIFT], page}));
 }
@@ -29,6 +30,7 @@ Page& PagePool::make(Pfn pfn) {
   if (c >= chunks_.size()) {
     chunks_.resize(c + 1);
     exclusive_.resize(c + 1);
+    clears_.resize((pfn >> REGION_SHIFT) + 1);
   }
   if (!chunks_[c]) chunks_[c] = std::make_unique<Page[]>(CHUNK);
   Page& page = chunks_[c][pfn & (CHUNK - 1)];
@@ -60,6 +62,7 @@ void PagePool::set_anon_exclusive(Pfn pfn, bool exclusive) {
   (void)find(pfn);  // saves the bit with the page
   u64& word = exclusive_[pfn >> CHUNK_SHIFT];
   word = exclusive ? word | bit : word & ~bit;
+  if (!exclusive) ++clears_[pfn >> REGION_SHIFT];
 }
 
 void PagePool::free(Pfn pfn) {

@@ -64,7 +64,8 @@ struct TableCheck {
   void facts(Pfn pfn, u64 addr) {
     const FrameArena& frames = mm.machine->frames;
     const u64 marker = mm.machine->shared_tables.word(Uniform::marker);
-    if (!facts_hold(frames.info(pfn).facts, {frames.table(pfn), PTRS_PER_TABLE}, marker))
+    if (!facts_hold(frames.info(pfn).facts, {frames.table(pfn), PTRS_PER_TABLE}, marker,
+                    mm.machine->pages))
       report.push_back("the table at " + at(addr) + " is not what its facts say");
   }
 

@@ -40,7 +40,7 @@ bool agrees(const KernelInfo& kernel, const LeafPlan& plan, std::span<const u64>
   const SpanCounts wanted = apply_scalar(plan, want, pages);
   const SpanCounts counted = kernel.apply(plan, std::span(got).first(words.size()), pages, facts);
   const auto differs = std::mismatch(want.begin(), want.end(), got.begin());
-  if (facts && !facts_hold(*facts, want, plan.lanes.marker)) {
+  if (facts && !facts_hold(*facts, want, plan.lanes.marker, pages)) {
     MESSAGE("facts: " << facts->present << " present " << facts->none << " none " << facts->marker
                       << " marker " << facts->armed << " armed, blocks " << int(facts->blocks)
                       << " from " << facts->first_frame());
@@ -239,17 +239,19 @@ u64 plain_word(Random& random, u64 marker, unsigned classes, Place place) {
   }
 }
 
-/// A table of plain words whose frames ascend, descend, repeat, or lie anywhere.
+/// A table of plain words whose frames ascend, descend, repeat, lie anywhere, or are exclusive with
+/// others between them.
 std::vector<u64> plain_table(Random& random, u64 marker) {
   std::vector<u64> words(PTRS_PER_TABLE);
   const unsigned classes = 1 + unsigned(random() % 4);
-  const u64 order = random() % 5, start = random() % 4600;
+  const u64 order = random() % 6, start = random() % 4600;
   u64 next = 0;
   for (u64& word : words)
     word = plain_word(random, marker, classes, [&]() -> Pfn {
       ++next;
       if (order == 3) return FACTS + random() % 5200;
       if (order == 4) return random() % (1ull << 40);
+      if (order == 5) return FACTS + 3 * 512 + 3 * (next % 170) + 1;
       return FACTS + (order == 0 ? start + next : order == 1 ? start + 512 - next : start);
     });
   if (random() % 4 == 0) std::fill_n(words.begin(), 512 - random() % 500, words[random() % 512]);
@@ -262,7 +264,7 @@ std::vector<u64> plain_table(Random& random, u64 marker) {
 TEST_CASE("what is known of a table from the last time: requests in turns, stores between them") {
   with_each_kernel([](const KernelInfo& kernel) {
     Random random(5);
-    u64 known = 0, with_frames = 0;
+    u64 known = 0, with_frames = 0, exclusive = 0;
     for (const Profile& profile : configured_profiles()) {
       CAPTURE(profile.name);
       const std::vector<LeafPlan> plans = plans_of(profile);
@@ -282,6 +284,7 @@ TEST_CASE("what is known of a table from the last time: requests in turns, store
           apply_scalar(plan, words, pages);
           known += facts.known;
           with_frames += facts.blocks != 0;
+          exclusive += facts.blocks && facts.all_exclusive(pages);
           if (random() % 4 == 0) {
             words[random() % words.size()] = any_word(random, random() % 5200, 7);
             facts.known = false;
@@ -293,6 +296,7 @@ TEST_CASE("what is known of a table from the last time: requests in turns, store
     }
     CHECK(known > 1000);
     CHECK(with_frames > 100);
+    CHECK(exclusive > 40);
   });
 }
 

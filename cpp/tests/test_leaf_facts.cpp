@@ -25,6 +25,8 @@ std::vector<u64> a_table() {
   return words;
 }
 
+const PagePool pages_of_nobody;
+
 LeafFacts facts_at(const Space& space, u64 addr) {
   const FrameArena& frames = space.machine->frames;
   return frames.info(frames.pfn_of(space.mm->tables.find(addr, PTE_LEVEL))).facts;
@@ -33,7 +35,7 @@ LeafFacts facts_at(const Space& space, u64 addr) {
 }  // namespace
 
 TEST_CASE("facts are counts of plain words") {
-  const LeafFacts facts = leaf_facts(a_table(), MARKER);
+  const LeafFacts facts = leaf_facts(a_table(), MARKER, pages_of_nobody);
   CHECK(facts.known);
   CHECK(facts.present == 2);
   CHECK(facts.none == 507);
@@ -45,32 +47,56 @@ TEST_CASE("facts are counts of plain words") {
     CAPTURE(rare);
     std::vector<u64> words = a_table();
     words[100] = rare;
-    CHECK_FALSE(leaf_facts(words, MARKER).known);
+    CHECK_FALSE(leaf_facts(words, MARKER, pages_of_nobody).known);
   }
-  CHECK_FALSE(leaf_facts(a_table(), 0).known);  // without markers it is a negative word
+  CHECK_FALSE(
+      leaf_facts(a_table(), 0, pages_of_nobody).known);  // without markers it is a negative word
 }
 
 TEST_CASE("facts that do not hold are told from those that do") {
   const std::vector<u64> words = a_table();
-  LeafFacts facts = leaf_facts(words, MARKER);
+  LeafFacts facts = leaf_facts(words, MARKER, pages_of_nobody);
   facts.set_blocks(0x12, 0x12);
   CHECK(facts.first_frame() == 0x1200);
-  CHECK(facts_hold(facts, words, MARKER));
+  CHECK(facts_hold(facts, words, MARKER, pages_of_nobody));
   for (u16 LeafFacts::* count :
        {&LeafFacts::present, &LeafFacts::none, &LeafFacts::marker, &LeafFacts::armed}) {
     LeafFacts wrong = facts;
     ++(wrong.*count);
-    CHECK_FALSE(facts_hold(wrong, words, MARKER));
+    CHECK_FALSE(facts_hold(wrong, words, MARKER, pages_of_nobody));
   }
   LeafFacts elsewhere = facts;
   elsewhere.set_blocks(0x13, 0x20);
-  CHECK_FALSE(facts_hold(elsewhere, words, MARKER));
+  CHECK_FALSE(facts_hold(elsewhere, words, MARKER, pages_of_nobody));
   std::vector<u64> special = words;
   special[3] |= _PAGE_SPECIAL;
-  CHECK_FALSE(facts_hold(facts, special, MARKER));
-  CHECK(facts_hold(LeafFacts{}, special, MARKER));
+  CHECK_FALSE(facts_hold(facts, special, MARKER, pages_of_nobody));
+  CHECK(facts_hold(LeafFacts{}, special, MARKER, pages_of_nobody));
   facts.set_blocks(0, LeafFacts::MOST_BLOCKS);
   CHECK(facts.blocks == 0);  // too far apart
+}
+
+TEST_CASE("that all pages are exclusive is known until one near them no longer is") {
+  PagePool pool;
+  std::vector<u64> words(PTRS_PER_TABLE);
+  for (u64 i = 0; i < words.size(); i += 2) {  // nobody's frames between them
+    pool.at(0x5000 + i).flags |= PG_anon;
+    pool.set_anon_exclusive(0x5000 + i, true);
+    words[i] = pfn_pte(0x5000 + i, RW_NX);
+  }
+  LeafFacts facts = leaf_facts(words, MARKER, pool);
+  CHECK(facts.all_exclusive(pool));
+  pool.at(0x5001).flags |= PG_anon;
+  pool.set_anon_exclusive(0x5001, true);
+  CHECK(facts.all_exclusive(pool));
+  pool.set_anon_exclusive(0x5001, false);
+  CHECK_FALSE(facts.all_exclusive(pool));  // it could have been one of them
+  facts.set_all_exclusive(pool);
+  CHECK(facts_hold(facts, words, MARKER, pool));
+  pool.set_anon_exclusive(0x5004, false);
+  facts.set_all_exclusive(pool);
+  CHECK_FALSE(facts_hold(facts, words, MARKER, pool));
+  CHECK_FALSE(leaf_facts(words, MARKER, pool).all_exclusive(pool));
 }
 
 TEST_CASE("a request leaves facts, and whatever stores takes them away") {

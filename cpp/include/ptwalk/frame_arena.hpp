@@ -28,7 +28,7 @@ struct FrameInfo {
   u64 dirty = ~0ull;  ///< lines that may hold anything but zeros
 };
 
-static_assert(sizeof(FrameInfo) == 40, "a table costs its 4 KiB and little more");
+static_assert(sizeof(FrameInfo) == 48, "a table costs its 4 KiB and little more");
 
 class FrameArena {
  public:

@@ -82,6 +82,14 @@ class PagePool {
     for (; alike && i < end; ++i) alike = exclusive_[i] == wanted;
     return alike;
   }
+  /// How often a bit was cleared of `nr` frames from `first` on, or of others near them. Pages that
+  /// were all AnonExclusive still are while this is the same.
+  [[nodiscard]] u64 exclusive_clears(Pfn first, u64 nr) const {
+    u64 sum = 0;
+    const u64 end = std::min<u64>(((first + nr - 1) >> REGION_SHIFT) + 1, clears_.size());
+    for (u64 region = first >> REGION_SHIFT; region < end; ++region) sum += clears_[region];
+    return sum;
+  }
   /// The flags of a page with facts, PG_anon_exclusive among them.
   [[nodiscard]] u16 flags(Pfn pfn) const {
     return u16(find(pfn)->flags | (anon_exclusive(pfn) ? PG_anon_exclusive : 0));
@@ -101,6 +109,7 @@ class PagePool {
   static constexpr unsigned CHUNK_SHIFT = 6;  // a real process has its frames far apart
   static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
   static_assert(CHUNK == 64, "exclusive_ has one bit per page of a chunk");
+  static constexpr unsigned REGION_SHIFT = 14;  // frames that are counted together
   Page& make(Pfn pfn);
   void will_change(Pfn pfn, Page& page) {
     if (must_save(undo_, page.epoch)) save(pfn, page);
@@ -120,6 +129,7 @@ class PagePool {
   UndoLog* undo_ = nullptr;
   std::vector<std::unique_ptr<Page[]>> chunks_;
   std::vector<u64> exclusive_;  // one word per chunk
+  std::vector<u64> clears_;     // one per region; never undone: a count is used once
   UndoStack<Pfn> free_;
   Counts counts_;
   u64 counts_stamp_ = 0;

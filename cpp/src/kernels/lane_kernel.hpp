@@ -51,18 +51,18 @@ void count(Pass& pass, const Found& found) {
   counts.pages += found.present + changed + filled + dropped;
 }
 
-/// What the facts are after the plan was applied.
-LeafFacts facts_after(const LaneRules& rules, LeafFacts facts) {
-  if (rules.loses_p) return {};
-  if (rules.arms) {
-    facts.armed = rules.swp_bit ? u16(PTRS_PER_TABLE - facts.present - facts.none - facts.marker)
-                                : facts.armed;
+/// Makes facts those of a table to which the plan was applied.
+void update(LeafFacts& facts, const LaneRules& rules) {
+  if (rules.loses_p) {
+    facts.known = false;
+  } else if (rules.arms) {
+    if (rules.swp_bit)
+      facts.armed = u16(PTRS_PER_TABLE - facts.present - facts.none - facts.marker);
     if (rules.none_becomes) facts.marker += std::exchange(facts.none, u16(0));
   } else {
     if (rules.swp_bit) facts.armed = 0;
     if (rules.marker_clear) facts.none += std::exchange(facts.marker, u16(0));
   }
-  return facts;
 }
 
 /// Adds what the scalar kernel did to entries from `start` on.
@@ -307,38 +307,52 @@ bool asks_only_pages(const LaneRules& rules) {
   return rules.upgrade == LaneUpgrade::exclusive && rules.up_veto == _PAGE_SPECIAL;
 }
 
+/// What the pages of all entries with P are, none of which is SPECIAL; notes what was found out.
+Exclusive pages_of(const Pass& pass, u32 groups, LeafFacts& facts) {
+  if (!facts.blocks) find_frames(pass, groups, facts);
+  if (!facts.blocks) return Exclusive::unknown;
+  if (facts.all_exclusive(pass.pages)) return Exclusive::every;
+  Exclusive found = exclusive_among(facts.first_frame(), facts.frames(), pass.pages);
+  // Between the frames of these entries there may be others.
+  if (found == Exclusive::unknown && every_page_exclusive({pass.ptes, groups * GROUP}, pass.pages))
+    found = Exclusive::every;
+  if (found == Exclusive::every) facts.set_all_exclusive(pass.pages);
+  return found;
+}
+
+/// Applies the plan to plain words, of which `facts` knows something or nothing.
+void change_plain(Pass& pass, Loop loop, u32 groups, const Found& found, LeafFacts& facts) {
+  if (found.present && asks_only_pages(pass.rules)) {
+    const Exclusive answer = pages_of(pass, groups, facts);
+    if (answer == Exclusive::every) loop = pass.upgrading;
+    if (answer == Exclusive::nobody) loop = pass.loop;
+  }
+  loop(pass, 0, groups);
+}
+
 /// Whole groups by loops, what is left over by the scalar kernel.
 SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
                        LeafFacts* facts) {
   const u32 nr = u32(ptes.size()), groups = nr / GROUP;
-  LeafFacts known = facts && facts->known ? *facts : LeafFacts{};
-  if (facts) *facts = {};
+  const bool known = facts && facts->known;
+  if (facts) facts->known = false;
   if (!plan.lanes.usable || !groups) return apply_scalar(plan, ptes, pages);
   Pass pass{plan, plan.lanes, ptes.data(), pages};
-  Found found{nr, known.present, known.none, known.marker, known.armed, 0};
-  if (!known.known) found = find_classes(pass.ptes, groups, plan.lanes.marker);
+  const Found found = known ? Found{nr, facts->present, facts->none, facts->marker, facts->armed, 0}
+                            : find_classes(pass.ptes, groups, plan.lanes.marker);
   if (!covers(plan.lanes, found)) return apply_scalar(plan, ptes, pages);
-  Loop loop = choose_loop(pass, found);
+  const Loop loop = choose_loop(pass, found);
   if (found.rare) {
     change_around_rare(pass, loop, groups, found.rare);
+  } else if (facts && nr == PTRS_PER_TABLE) {
+    if (!known)
+      *facts = {false, 0, u16(found.present), u16(found.none), u16(found.marker), u16(found.armed)};
+    change_plain(pass, loop, groups, found, *facts);
+    facts->known = true;
+    update(*facts, plan.lanes);
   } else {
-    if (found.present && asks_only_pages(plan.lanes)) {
-      if (!known.blocks) find_frames(pass, groups, known);
-      const u64 frames = u64(known.blocks) << LeafFacts::BLOCK_SHIFT;
-      const Exclusive answer =
-          frames ? exclusive_among(known.first_frame(), frames, pages) : Exclusive::unknown;
-      if (answer == Exclusive::every) loop = pass.upgrading;
-      if (answer == Exclusive::nobody) loop = pass.loop;
-    }
-    loop(pass, 0, groups);
-    if (facts && nr == PTRS_PER_TABLE) {
-      known.known = true;
-      known.present = u16(found.present);
-      known.none = u16(found.none);
-      known.marker = u16(found.marker);
-      known.armed = u16(found.armed);
-      *facts = facts_after(plan.lanes, known);
-    }
+    LeafFacts nothing;
+    change_plain(pass, loop, groups, found, nothing);
   }
   count(pass, found);
   if (nr % GROUP)
