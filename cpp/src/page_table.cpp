@@ -211,11 +211,12 @@ u64 PageTable::frames_below(const u64* table, Level level, Range range) const {
   return needed;
 }
 
-void PageTable::exchange(u64* entry, Uniform uniform) {
+void PageTable::exchange(u64* entry, Uniform uniform, u64 nr) {
   const Pfn old = (*entry & PTE_PFN_MASK) >> PAGE_SHIFT;
-  const Pfn now = shared_->take(uniform, frames_->info(old).level);
-  shared_->drop(old);
-  store(entry, (now << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK));
+  const Pfn now = shared_->take(uniform, frames_->info(old).level, nr);
+  shared_->drop(old, nr);
+  frames_->will_store(entry, nr);
+  std::fill_n(entry, nr, (now << PAGE_SHIFT) | (*entry & ~PTE_PFN_MASK));
 }
 
 void PageTable::share_if_uniform(u64* entry) {

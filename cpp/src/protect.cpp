@@ -94,12 +94,12 @@ class Walk {
            (plan_.populate == Populate::pmd_only && level == PMD_LEVEL);
   }
   const SharedStep& step(Uniform uniform);
-  bool change_whole(u64* entry, Level level, Range range, i64& pages);
+  u64 change_whole(u64* entry, Level level, Range range, i64& pages);
   void start_notifiers(Level level, Range range);
   /// Counts the first of three branches that differ by the level: pgd, pud, pmd.
-  void cover_level(Branch first, Level level) {
+  void cover_level(Branch first, Level level, u64 times = 1) {
     const u16 below = u16(std::min(level, P4D_LEVEL));
-    huge_.machine.coverage.hit(Branch(u16(first) + u16(P4D_LEVEL) - below));
+    huge_.machine.coverage.hit(Branch(u16(first) + u16(P4D_LEVEL) - below), times);
   }
   void account(const SpanCounts& counts, u64 tables);
   EntryKind none_or_clear_bad(u64* entry, Level level, u64 addr);
@@ -181,31 +181,36 @@ void Walk::start_notifiers(Level level, Range range) {
     result_.notifier.push_back({NotifierKind::protection_vma, addr, addr + level_size(one), true});
 }
 
-/// Changes all that `entry` maps by making it point to another shared table. False where that
-/// cannot be: part of it, tables of its own, allocations that may fail, the notifier's address 0.
-bool Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
-  if (range.end - range.start != level_size(level) || range.start == 0) return false;
-  if (level > SharedTables::TOP_LEVEL + 1) return false;
-  const bool none = tables_.kind(*entry, level) == EntryKind::none;
-  if (none && (!populates(level) || tables_.may_fail())) return false;
-  if (none && planted(Mutant::populate_missing)) return false;
+/// Changes all that `entry`, and those after it that are the same, map by making them point to
+/// another shared table; how many entries. None where that cannot be: part of it, tables of its
+/// own, allocations that may fail, the notifier's address 0.
+u64 Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
+  const u64 size = level_size(level), most = (range.end - range.start) / size;
+  if (most == 0 || range.start == 0 || !is_aligned(range.start, size)) return 0;
+  if (level > SharedTables::TOP_LEVEL + 1) return 0;
+  const EntryKind kind = tables_.kind(*entry, level);
+  const bool none = kind == EntryKind::none;
+  if (none && (!populates(level) || tables_.may_fail())) return 0;
+  if (none && planted(Mutant::populate_missing)) return 0;
   const Uniform uniform = none ? Uniform::none : tables_.uniform_below(*entry);
-  if (uniform == Uniform::no || (!none && tables_.kind(*entry, level) != EntryKind::table))
-    return false;
+  if (uniform == Uniform::no || (!none && kind != EntryKind::table)) return 0;
   const SharedStep& change = step(uniform);
-  if (change.becomes == Uniform::no) return false;
-  const u64 tables = pte_tables_in(level - 1);
+  if (change.becomes == Uniform::no) return 0;
+  u64 nr = 1;
+  while (!none && nr < most && entry[nr] == *entry) ++nr;
+  range.end = range.start + nr * size;
+  const u64 tables = nr * pte_tables_in(level - 1);
   if (!none) {
-    tables_.exchange(entry, change.becomes);
+    tables_.exchange(entry, change.becomes, nr);
   } else if (tables_.populate(entry, level, _PAGE_TABLE, change.becomes)) {
     result_.tables_allocated += tables_in(level - 1);
   }
   start_notifiers(level, range);
-  cover_level(Branch::shared_pgd, level);
-  if (planted(Mutant::shared_not_accounted)) return true;
+  cover_level(Branch::shared_pgd, level, nr);
+  if (planted(Mutant::shared_not_accounted)) return nr;
   account(change.counts, tables);
   pages += i64(change.counts.pages * tables);
-  return true;
+  return nr;
 }
 
 /// The range lies in the PTE table that was stored to last, and is not all of it: nothing is to be
@@ -241,7 +246,10 @@ i64 Walk::change_upper_range(u64* table, Level level, u64 addr, u64 end) {
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, level);
     u64* entry = &table[level_index(addr, level)];
-    if (change_whole(entry, level, {addr, next}, pages)) continue;
+    if (const u64 nr = change_whole(entry, level, {addr, end}, pages)) {
+      next = addr + nr * level_size(level);
+      continue;
+    }
     if (!prepare(entry, level)) return FAILED;
     u64* below = nullptr;
     if (none_or_clear_bad(entry, level, addr) == EntryKind::table) below = tables_.own(entry);
@@ -262,7 +270,8 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, PUD_LEVEL);
     u64* pud = &table[level_index(addr, PUD_LEVEL)];
-    if (change_whole(pud, PUD_LEVEL, {addr, next}, pages)) {
+    if (const u64 nr = change_whole(pud, PUD_LEVEL, {addr, end}, pages)) {
+      next = addr + nr * PUD_SIZE;
       if (profile_.notifier == NotifierLevel::pud) notifier.start_once(addr);
       continue;
     }
@@ -295,7 +304,13 @@ i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
   i64 pages = 0;
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, PMD_LEVEL);
-    const i64 changed = change_pmd(&table[level_index(addr, PMD_LEVEL)], addr, next, notifier);
+    u64* pmd = &table[level_index(addr, PMD_LEVEL)];
+    if (const u64 nr = change_whole(pmd, PMD_LEVEL, {addr, end}, pages)) {
+      if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
+      next = addr + nr * PMD_SIZE;
+      continue;
+    }
+    const i64 changed = change_pmd(pmd, addr, next, notifier);
     if (changed < 0) return FAILED;
     pages += changed;
   }
@@ -304,11 +319,6 @@ i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
 
 /// One turn of change_pmd_range().
 i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
-  i64 pages = 0;
-  if (change_whole(pmd, PMD_LEVEL, {addr, next}, pages)) {
-    if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
-    return pages;
-  }
   if (!prepare(pmd, PMD_LEVEL)) return FAILED;
   const bool was_bad = tables_.kind(*pmd, PMD_LEVEL) == EntryKind::bad;
   EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);

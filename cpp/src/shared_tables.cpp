@@ -21,7 +21,7 @@ u64 SharedTables::entry_of(Uniform uniform, Level level) const {
   return (pfn(uniform, level - 1) << PAGE_SHIFT) | _PAGE_TABLE;
 }
 
-Pfn SharedTables::take(Uniform uniform, Level level) {
+Pfn SharedTables::take(Uniform uniform, Level level, u64 nr) {
   Shared& shared = at(uniform, level);
   if (!shared.pfn) {
     take_all(uniform, level);
@@ -30,13 +30,13 @@ Pfn SharedTables::take(Uniform uniform, Level level) {
     frames_.will_fill(shared.pfn);
     std::fill_n(frames_.table(shared.pfn), PTRS_PER_TABLE, entry_of(uniform, level));
   }
-  ++shared.refs;
+  shared.refs += nr;
   return shared.pfn;
 }
 
-void SharedTables::drop(Pfn pfn) {
+void SharedTables::drop(Pfn pfn, u64 nr) {
   const FrameInfo& info = frames_.info(pfn);
-  --at(info.uniform, info.level).refs;
+  at(info.uniform, info.level).refs -= nr;
 }
 
 void SharedTables::take_all(Uniform uniform, Level level) {

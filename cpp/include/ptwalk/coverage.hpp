@@ -163,7 +163,7 @@ class Coverage {
   static constexpr std::size_t NAMED = std::size_t(Branch::count);
   static constexpr std::size_t SIZE = NAMED + REQUESTS * MAPPINGS * OUTCOMES;
 
-  void hit(Branch branch) { ++counts_[std::size_t(branch)]; }
+  void hit(Branch branch, u64 times = 1) { counts_[std::size_t(branch)] += times; }
   /// The first branch of the spans of a request on a VMA.
   [[nodiscard]] static u16 first_of(const LeafPlan& plan, const Vma& vma);
   void hit_span(u16 first, const SpanCounts& counts);

@@ -93,8 +93,8 @@ class PageTable {
   /// where an entry is covered whole. What tables of their own hold there must be none or markers.
   /// False when no frame can be had.
   [[nodiscard]] bool fill(u64 start, u64 end, Uniform uniform);
-  /// Makes an entry that points to a shared table point to another one of the same level.
-  void exchange(u64* entry, Uniform uniform);
+  /// Makes `nr` equal entries that point to a shared table point to another one of the same level.
+  void exchange(u64* entry, Uniform uniform, u64 nr = 1);
   /// Replaces the table below `entry` by a shared one if all its entries are the same. Entries of a
   /// PTE table must be none or markers then, those of others point to one shared table.
   void share_if_uniform(u64* entry);

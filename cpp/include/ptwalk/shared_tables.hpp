@@ -30,10 +30,10 @@ class SharedTables {
   [[nodiscard]] u64 word(Uniform uniform) const { return uniform == Uniform::marker ? marker_ : 0; }
   [[nodiscard]] Uniform uniform_of(u64 word) const;
 
-  /// One more entry will point to the shared table of that level.
-  [[nodiscard]] Pfn take(Uniform uniform, Level level);
-  /// One entry less points to `pfn`.
-  void drop(Pfn pfn);
+  /// So many more entries will point to the shared table of that level.
+  [[nodiscard]] Pfn take(Uniform uniform, Level level, u64 nr = 1);
+  /// So many entries less point to `pfn`.
+  void drop(Pfn pfn, u64 nr = 1);
   /// All 512 entries of a private table of `level` come to point, or no longer point, to the shared
   /// table below; none of a PTE table's does.
   void take_all(Uniform uniform, Level level);
