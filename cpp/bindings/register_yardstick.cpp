@@ -65,8 +65,8 @@ u64 apply_kernel(const std::string& kernel, const Space& s, u64 addr, bool prote
 }
 
 /// Puts back the entries of whole tables, read before; valid while every page and swap slot that
-/// they name is still the same, for nothing is counted. `facts`: as if a request had looked at the
-/// tables since.
+/// they name is still the same, for nothing is counted. `facts`: as a request that changed nothing
+/// would leave the tables, with their facts, and shared where they are uniform.
 void restore_ptes(const Space& s, u64 start, const Words& array, bool facts) {
   const std::span<const u64> words{array.data(), static_cast<std::size_t>(array.size())};
   const u64 length = words.size() * PAGE_SIZE;
@@ -82,9 +82,11 @@ void restore_ptes(const Space& s, u64 start, const Words& array, bool facts) {
       u64* table = s.mm->tables.writable(start + at, PTE_LEVEL, PTRS_PER_TABLE);
       if (!table) return {Cause::entry_no_table, "restore_ptes", PTE_LEVEL, start + at};
       std::memcpy(table, &words[at >> PAGE_SHIFT], PAGE_SIZE);
-      if (facts)
-        frames.info(frames.pfn_of(table)).facts =
-            leaf_facts({table, PTRS_PER_TABLE}, marker, pages);
+      if (!facts) continue;
+      LeafFacts& known = frames.info(frames.pfn_of(table)).facts;
+      known = leaf_facts({table, PTRS_PER_TABLE}, marker, pages);
+      if (known.present == 0)
+        s.mm->tables.share_if_uniform(s.mm->tables.writable(start + at, PMD_LEVEL));
     }
     return {};
   }));

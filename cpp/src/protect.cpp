@@ -81,6 +81,7 @@ class Walk {
   i64 change_pmd_range(u64* table, u64 addr, u64 end);
   i64 change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier);
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
+  i64 change_table(u64* pmd, u64* table, u64 addr, u64 next);
   i64 change_ptes(u64* pmd, u64* first, u64 addr, u64 next);
   i64 change_recent(u64* ptes, Range range);
   void apply(LeafJob& job) const;
@@ -305,6 +306,11 @@ i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, PMD_LEVEL);
     u64* pmd = &table[level_index(addr, PMD_LEVEL)];
+    if (u64* const ptes = tables_.private_table(*pmd, PMD_LEVEL)) {  // as most are: nothing to ask
+      if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
+      pages += change_table(pmd, ptes, addr, next);
+      continue;
+    }
     if (const u64 nr = change_whole(pmd, PMD_LEVEL, {addr, end}, pages)) {
       if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
       next = addr + nr * PMD_SIZE;
@@ -355,6 +361,11 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
     if (kind == EntryKind::none) count_skipped(addr, next);
     return 0;
   }
+  return change_table(pmd, table, addr, next);
+}
+
+/// A part of a private PTE table, or all of it.
+i64 Walk::change_table(u64* pmd, u64* table, u64 addr, u64 next) {
   tables_.remember(addr, table);
   return change_ptes(pmd, &table[level_index(addr, PTE_LEVEL)], addr, next);
 }

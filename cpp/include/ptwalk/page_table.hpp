@@ -44,6 +44,14 @@ class PageTable {
     const Pfn pfn = (entry & PTE_PFN_MASK) >> PAGE_SHIFT;
     return frames_->owns(pfn) ? frames_->table(pfn) : nullptr;
   }
+  /// The table below an entry of `level` that points to one which nothing else points to; nullptr
+  /// for every other entry.
+  [[nodiscard]] u64* private_table(u64 entry, Level level) const {
+    if (kind(entry, level) != EntryKind::table) return nullptr;
+    const Pfn pfn = (entry & PTE_PFN_MASK) >> PAGE_SHIFT;
+    return frames_->owns(pfn) && frames_->info(pfn).uniform == Uniform::no ? frames_->table(pfn)
+                                                                           : nullptr;
+  }
   /// What a table entry's pages all have, if it points to a shared table.
   [[nodiscard]] Uniform uniform_below(u64 entry) const {
     const Pfn pfn = (entry & PTE_PFN_MASK) >> PAGE_SHIFT;
