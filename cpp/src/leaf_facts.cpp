@@ -23,6 +23,12 @@ void find_frames(LeafFacts& facts, std::span<const u64> ptes, const PagePool& pa
   if (facts.blocks && every_page_exclusive(ptes, pages)) facts.set_all_exclusive(pages);
 }
 
+bool are_alike(std::span<const u64> ptes) {
+  return std::all_of(ptes.begin(), ptes.end(), [first = ptes[0]](u64 pte) {
+    return (pte & _PAGE_PRESENT) && !((pte ^ first) & ~PTE_PFN_MASK);
+  });
+}
+
 }  // namespace
 
 bool every_page_exclusive(std::span<const u64> ptes, const PagePool& pages) {
@@ -47,6 +53,7 @@ LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker, const PagePool& page
     }
   }
   facts.known = true;
+  facts.alike = are_alike(ptes);
   find_frames(facts, ptes, pages);
   return facts;
 }
@@ -61,6 +68,7 @@ bool facts_hold(const LeafFacts& facts, std::span<const u64> ptes, u64 marker,
   };
   return found.known && found.present == facts.present && found.none == facts.none &&
          found.marker == facts.marker && found.armed == facts.armed &&
+         (!facts.alike || found.alike) &&
          (facts.blocks == 0 ||
           (std::all_of(ptes.begin(), ptes.end(), in_blocks) &&
            (!facts.all_exclusive(pages) || every_page_exclusive(ptes, pages))));

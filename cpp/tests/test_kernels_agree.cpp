@@ -239,6 +239,13 @@ u64 plain_word(Random& random, u64 marker, unsigned classes, Place place) {
   }
 }
 
+/// Makes all words the same but for their frames, with or without gaps between these.
+void make_alike(Random& random, std::vector<u64>& words) {
+  const u64 flags = (words[0] & ~PTE_PFN_MASK) | _PAGE_PRESENT;
+  const u64 step = 1 + random() % 2, start = FACTS + random() % 4000;
+  for (u64 i = 0; i < words.size(); ++i) words[i] = pfn_pte(start + i * step, flags);
+}
+
 /// A table of plain words whose frames ascend, descend, repeat, lie anywhere, or are exclusive with
 /// others between them.
 std::vector<u64> plain_table(Random& random, u64 marker) {
@@ -255,6 +262,7 @@ std::vector<u64> plain_table(Random& random, u64 marker) {
       return FACTS + (order == 0 ? start + next : order == 1 ? start + 512 - next : start);
     });
   if (random() % 4 == 0) std::fill_n(words.begin(), 512 - random() % 500, words[random() % 512]);
+  if (random() % 4 == 0) make_alike(random, words);
   if (random() % 8 == 0) words[random() % 512] |= _PAGE_SPECIAL;
   return words;
 }
@@ -264,7 +272,7 @@ std::vector<u64> plain_table(Random& random, u64 marker) {
 TEST_CASE("what is known of a table from the last time: requests in turns, stores between them") {
   with_each_kernel([](const KernelInfo& kernel) {
     Random random(5);
-    u64 known = 0, with_frames = 0, exclusive = 0;
+    u64 known = 0, with_frames = 0, alike = 0, exclusive = 0;
     for (const Profile& profile : configured_profiles()) {
       CAPTURE(profile.name);
       const std::vector<LeafPlan> plans = plans_of(profile);
@@ -284,6 +292,7 @@ TEST_CASE("what is known of a table from the last time: requests in turns, store
           apply_scalar(plan, words, pages);
           known += facts.known;
           with_frames += facts.blocks != 0;
+          alike += facts.known && facts.alike;
           exclusive += facts.blocks && facts.all_exclusive(pages);
           if (random() % 4 == 0) {
             words[random() % words.size()] = any_word(random, random() % 5200, 7);
@@ -296,6 +305,7 @@ TEST_CASE("what is known of a table from the last time: requests in turns, store
     }
     CHECK(known > 1000);
     CHECK(with_frames > 100);
+    CHECK(alike > 100);
     CHECK(exclusive > 40);
   });
 }

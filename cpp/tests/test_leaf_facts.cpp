@@ -76,6 +76,18 @@ TEST_CASE("facts that do not hold are told from those that do") {
   CHECK(facts.blocks == 0);  // too far apart
 }
 
+TEST_CASE("words are alike if only their frames differ") {
+  std::vector<u64> words(PTRS_PER_TABLE);
+  for (u64 i = 0; i < words.size(); ++i) words[i] = pfn_pte(0x5000 + i * 3 % 7, RW_NX);
+  const LeafFacts facts = leaf_facts(words, MARKER, pages_of_nobody);
+  CHECK(facts.alike);
+  words[99] ^= _PAGE_ACCESSED;
+  CHECK_FALSE(leaf_facts(words, MARKER, pages_of_nobody).alike);
+  CHECK_FALSE(facts_hold(facts, words, MARKER, pages_of_nobody));
+  words[99] = 0;
+  CHECK_FALSE(leaf_facts(words, MARKER, pages_of_nobody).alike);
+}
+
 TEST_CASE("that all pages are exclusive is known until one near them no longer is") {
   PagePool pool;
   std::vector<u64> words(PTRS_PER_TABLE);

@@ -17,6 +17,7 @@ struct LeafFacts {
   static constexpr u32 MOST_BLOCKS = 64;
 
   bool known = false;  ///< false: nobody looked, or there is a word that is not plain
+  bool alike = false;  ///< all words have P, and are the same but for their frames
   u8 blocks = 0;       ///< 0: not known; otherwise every entry with P is not SPECIAL and its frame
                        ///< lies in so many blocks from first_frame() on
   u16 present = 0, none = 0, marker = 0;

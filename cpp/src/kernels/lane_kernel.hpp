@@ -320,6 +320,32 @@ Exclusive pages_of(const Pass& pass, u32 groups, LeafFacts& facts) {
   return found;
 }
 
+/// Whether all words are the same but for their frames; they have P.
+PTWALK_NOINLINE bool are_alike(const u64* ptes, u32 groups) {
+  const U64 first = all(ptes[0]);
+  for (u32 at = 0; at < groups; ++at) {
+    Group rest = load_group(ptes + at * GROUP);
+    for (U64& v : rest.v) v ^= first;
+    if (any(any_of(rest) & all(~PTE_PFN_MASK))) return false;
+  }
+  return true;
+}
+
+/// Changes words that are alike: the same bits flip in each as in the first.
+PTWALK_TARGET void flip_words(Pass& pass, Loop loop, u32 groups) {
+  const u64 was = pass.ptes[0];
+  loop(pass, 0, 1);
+  const U64 flips = all(was ^ pass.ptes[0]);
+  for (u64 *p = pass.ptes + GROUP, *const stop = pass.ptes + groups * GROUP; p != stop;
+       p += GROUP) {
+    Group g = load_group(p);
+    for (U64& v : g.v) v ^= flips;
+    store_group(p, g);
+  }
+  SpanCounts& counts = pass.counts;
+  if (counts.flush_first <= counts.flush_last) counts.flush_last = groups * GROUP - 1;
+}
+
 /// Applies the plan to plain words, of which `facts` knows something or nothing.
 void change_plain(Pass& pass, Loop loop, u32 groups, const Found& found, LeafFacts& facts) {
   if (found.present && asks_only_pages(pass.rules)) {
@@ -327,7 +353,12 @@ void change_plain(Pass& pass, Loop loop, u32 groups, const Found& found, LeafFac
     if (answer == Exclusive::every) loop = pass.upgrading;
     if (answer == Exclusive::nobody) loop = pass.loop;
   }
-  loop(pass, 0, groups);
+  const bool same_for_all = loop == pass.loop || loop == pass.upgrading;
+  facts.alike = facts.alike && same_for_all;
+  if (facts.alike)
+    flip_words(pass, loop, groups);
+  else
+    loop(pass, 0, groups);
 }
 
 /// Whole groups by loops, what is left over by the scalar kernel.
@@ -345,8 +376,14 @@ SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes, const PagePool
   if (found.rare) {
     change_around_rare(pass, loop, groups, found.rare);
   } else if (facts && nr == PTRS_PER_TABLE) {
-    if (!known)
-      *facts = {false, 0, u16(found.present), u16(found.none), u16(found.marker), u16(found.armed)};
+    if (!known) {
+      const bool alike = found.present == nr && are_alike(pass.ptes, groups);
+      *facts = {.alike = alike,
+                .present = u16(found.present),
+                .none = u16(found.none),
+                .marker = u16(found.marker),
+                .armed = u16(found.armed)};
+    }
     change_plain(pass, loop, groups, found, *facts);
     facts->known = true;
     update(*facts, plan.lanes);
