@@ -307,13 +307,20 @@ bool asks_only_pages(const LaneRules& rules) {
   return rules.upgrade == LaneUpgrade::exclusive && rules.up_veto == _PAGE_SPECIAL;
 }
 
+/// Less than a group.
+SpanCounts apply_few(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                     LeafFacts* facts) {
+  if (facts) *facts = {};
+  return apply_scalar(plan, ptes, pages);
+}
+
 /// Whole groups by loops, what is left over by the scalar kernel.
-SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
-                       LeafFacts* facts) {
+PTWALK_NOINLINE SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes,
+                                       const PagePool& pages, LeafFacts* facts) {
   const u32 nr = u32(ptes.size()), groups = nr / GROUP;
   LeafFacts known = facts && facts->known ? *facts : LeafFacts{};
   if (facts) *facts = {};
-  if (!plan.lanes.usable || !groups) return apply_scalar(plan, ptes, pages);
+  if (!plan.lanes.usable) return apply_scalar(plan, ptes, pages);
   Pass pass{plan, plan.lanes, ptes.data(), pages};
   Found found{nr, known.present, known.none, known.marker, known.armed, 0};
   if (!known.known) found = find_classes(pass.ptes, groups, plan.lanes.marker);
