@@ -13,23 +13,28 @@ constexpr int SIGBUS_NO = 7, SIGKILL_NO = 9, SIGSEGV_NO = 11;
 constexpr int SEGV_MAPERR_CODE = 1, SEGV_ACCERR_CODE = 2, BUS_ADRERR_CODE = 2,
               BUS_MCEERR_AR_CODE = 4;
 
-/// A load or store that the MMU completes: sets A, and D for a store.
-bool cpu_access(PageTable& tables, u64 addr, bool write) {
-  const WalkEnd at = tables.walk(addr);
+/// A load or store that the MMU completes: sets A, and D for a store. `at` is where the walk for it
+/// ended.
+bool cpu_access(PageTable& tables, u64 addr, bool write, WalkEnd& at) {
   const u64 entry = *at.entry;
   const u64 need = _PAGE_PRESENT | _PAGE_USER | (write ? _PAGE_RW : 0);
   if ((entry & need) != need) return false;
   if (at.level != PTE_LEVEL && !(entry & _PAGE_PSE)) return false;
   const u64 touched = entry | _PAGE_ACCESSED | (write ? _PAGE_DIRTY : 0);
-  if (touched != entry) *tables.writable(addr, at.level) = touched;
+  if (touched == entry) return true;
+  u64* const slot = tables.writable(addr, at.level);
+  *slot = touched;
+  at.entry = slot;
   return true;
 }
+
+/// The PTE that a walk ended at, 0 where there is no PTE table.
+u64 pte_of(const WalkEnd& at) { return at.level == PTE_LEVEL ? *at.entry : 0; }
 
 /// The bits of an entry that allows an access of the kernel's. (follow_page_pte, mm/gup.c, v6.18)
 constexpr u64 present_for(bool write) { return _PAGE_PRESENT | (write ? _PAGE_RW : 0); }
 
-bool is_huge_leaf(const PageTable& tables, u64 addr) {
-  const WalkEnd at = tables.walk(addr);
+bool is_huge_leaf(const PageTable& tables, const WalkEnd& at) {
   return at.level > PTE_LEVEL && tables.kind(*at.entry, at.level) == EntryKind::leaf;
 }
 
@@ -90,8 +95,7 @@ void AddressSpace::anon_vma_prepare(const Vma& vma) {
   changed.anon_vma_chain = 1;
 }
 
-AddressSpace::Fault AddressSpace::handle_mm_fault(const FaultRequest& request) {
-  const Vma& vma = *vmas.find(request.addr);
+AddressSpace::Fault AddressSpace::handle_mm_fault(const Vma& vma, const FaultRequest& request) {
   const u64* pte = tables.find(request.addr, PTE_LEVEL);
   if (!pte && !tables.ensure(request.addr, PMD_LEVEL)) return Fault::oom;
   FaultContext vmf{*this, vma, request, align_down(request.addr, PAGE_SIZE), pte ? *pte : 0};
@@ -102,17 +106,14 @@ Error AddressSpace::touch(const FaultRequest& request, AccessResult& result) {
   result.address = request.addr;
   if (request.addr >= task_size())
     return {Cause::entry_not_canonical, "access", request.addr, task_size(), u64(tables.levels())};
-  const auto entry = [&] {
-    const u64* pte = tables.find(request.addr, PTE_LEVEL);
-    return pte ? *pte : 0;
-  };
+  WalkEnd at = tables.walk(request.addr);
   const auto finish = [&](Outcome outcome, Signal signal = {}) {
     result.outcome = outcome;
     result.signal = signal;
-    result.after = entry();
+    result.after = pte_of(at);
     return Error{};
   };
-  result.before = entry();
+  result.before = pte_of(at);
   // The access that was blocked here before is retried in the kernel, without the CPU.
   const u64 page = align_down(request.addr, PAGE_SIZE);
   const PendingFault* waiting = pending.find(page);
@@ -122,12 +123,12 @@ Error AddressSpace::touch(const FaultRequest& request, AccessResult& result) {
     pending.erase(page);
   }
   for (bool stuck = false;; in_kernel = false) {
-    if (!in_kernel && cpu_access(tables, request.addr, request.write)) {
+    if (!in_kernel && cpu_access(tables, request.addr, request.write, at)) {
       cover(request.write ? Branch::access_store : Branch::access_load);
       return finish(Outcome::done);
     }
     if (stuck)  // an entry without US, say: the kernel would take the fault for ever
-      return {Cause::entry_special, "access", request.addr, entry()};
+      return {Cause::entry_special, "access", request.addr, pte_of(at)};
     const Vma* vma = vmas.find(request.addr);
     if (!vma) {
       cover(Branch::access_no_vma);
@@ -138,12 +139,13 @@ Error AddressSpace::touch(const FaultRequest& request, AccessResult& result) {
       cover(Branch::access_denied);
       return finish(Outcome::signal, {SIGSEGV_NO, SEGV_ACCERR_CODE});
     }
-    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, request.addr))
+    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, at))
       return {Cause::huge_fault, "access", request.addr};
     if (Error e = need_tables_for_page("access", request.addr)) return e;
-    const u64 seen = entry();
-    const Fault fault = handle_mm_fault(request);
-    stuck = seen == entry();
+    const u64 seen = pte_of(at);
+    const Fault fault = handle_mm_fault(*vma, request);
+    at = tables.walk(request.addr);
+    stuck = seen == pte_of(at);
     if (fault == Fault::blocked) {
       if (const PendingFault* waits = pending.find(page)) result.message = waits->message;
       return finish(Outcome::blocked);
@@ -207,7 +209,7 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
   for (u64 addr = start; addr < end; addr = start + (done << PAGE_SHIFT)) {
     const Vma* vma = vmas.find(addr);
     if (!vma) return fail(Cause::hole, addr);
-    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, addr))
+    if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, tables.walk(addr)))
       return fail(Cause::huge_fault, addr);
     if (!(vma->flags & allowed)) return fail(Cause::gup_refused, vma->start, vma->end, vma->flags);
     for (;;) {
@@ -215,7 +217,7 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
       const u64* pte = tables.find(addr, PTE_LEVEL);
       if (pte && (*pte & need) == need) break;
       if (Error e = need_tables_for_page(call, addr)) return {done, e};
-      const Fault fault = handle_mm_fault({addr, how.write, true, how.nowait});
+      const Fault fault = handle_mm_fault(*vma, {addr, how.write, true, how.nowait});
       if (fault == Fault::blocked || fault == Fault::migrating)
         return fail(Cause::would_block, addr);
       if (fault == Fault::done) continue;

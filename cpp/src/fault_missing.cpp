@@ -3,6 +3,7 @@
 // mm/filemap.c:filemap_map_pages and mm/shmem.c:shmem_fault (v6.18). Of readahead only the reading
 // around a fault is modelled.
 #include <algorithm>
+#include <utility>
 
 #include "ptwalk/fault.hpp"
 
@@ -15,7 +16,7 @@ constexpr u64 FAULT_AROUND_PAGES = 16;  // fault_around_bytes, 64 KiB
 u64 read_entry(const FaultContext& vmf, Pfn pfn) {
   const Profile& p = vmf.profile();
   u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
-  const Page* page = vmf.mm.machine->pages.find(pfn);
+  const Page* page = std::as_const(vmf.mm.machine->pages).find(pfn);
   if (p.faultaround_dirty && (entry & _PAGE_RW) && page && page->dirty())
     entry = p.pte_mkdirty(entry);
   return entry;
@@ -59,11 +60,12 @@ void read_around(const FaultContext& vmf) {
   for (u64 i = first; i < last; ++i) (void)machine.get_page(vmf.vma.file, i);
 }
 
-bool must_read(const FaultContext& vmf) {
-  if (vmf.vma.file == NO_FILE) return false;
-  const File& file = vmf.mm.machine->files[u64(vmf.vma.file)];
-  const u64 index = vmf.vma.index_of(vmf.addr);
+bool must_read(const File& file, u64 index) {
   return file.kind == FileKind::regular && index < file.nr_pages() && !file.cache.contains(index);
+}
+bool must_read(const FaultContext& vmf) {
+  return vmf.vma.file != NO_FILE &&
+         must_read(vmf.mm.machine->files[u64(vmf.vma.file)], vmf.vma.index_of(vmf.addr));
 }
 
 Fault do_read_fault(FaultContext& vmf) {
@@ -126,13 +128,14 @@ Fault file_fault(const FaultContext& vmf, Pfn& page) {
     if (!held && (vma.flags & VM_UFFD_MISSING))
       return vmf.mm.handle_userfault(vma, vmf.request, VM_UFFD_MISSING);
   }
-  if (must_read(vmf)) read_around(vmf);
-  const Page* cached = machine.pages.find(machine.cached_page(vma.file, index));
+  if (must_read(file, index)) read_around(vmf);
+  page = machine.cached_page(vma.file, index);
+  const Page* cached = page ? std::as_const(machine.pages).find(page) : nullptr;
   if (cached && (cached->flags & PG_locked)) {
     vmf.cover(Branch::file_migrating);
     return Fault::migrating;
   }
-  page = machine.get_page(vma.file, index);
+  if (!page) page = machine.get_page(vma.file, index);
   return Fault::done;
 }
 

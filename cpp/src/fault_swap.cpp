@@ -2,6 +2,8 @@
 // Models mm/memory.c:do_swap_page, handle_pte_marker, do_wp_page, wp_page_copy (v6.18) and v5.12's
 // reuse rule. Swap readahead and writeback are not modelled; device pages end in SIGBUS instead of
 // migrating back.
+#include <utility>
+
 #include "ptwalk/fault.hpp"
 #include "ptwalk/mutants.hpp"
 
@@ -117,7 +119,7 @@ void wp_page_reuse(FaultContext& vmf, u64 old) {
 }  // namespace
 
 bool can_reuse_anon(Machine& machine, Pfn pfn) {
-  const Page* page = machine.pages.find(pfn);
+  const Page* page = std::as_const(machine.pages).find(pfn);
   if (!page || !page->anon() || (page->flags & PG_ksm)) return false;
   if (machine.pages.anon_exclusive(pfn)) return true;
   // v5.12 counts the swap cache as another user; later kernels try to drop it first.

@@ -79,7 +79,7 @@ void FrameArena::save_info(u64 row) {
   FrameInfo& info = info_[row];
   if (!must_save(undo_, info.epoch)) return;
   info.lines = info.level ? 0 : ALL_LINES;  // what a free frame holds is nobody's
-  undo_->save(
+  undo_->save_for(
       this,
       [](void* self, UndoLog::Bytes saved) {
         const auto was = value_of<SavedInfo>(saved);
@@ -88,7 +88,7 @@ void FrameArena::save_info(u64 row) {
         all[was.row].uniform = was.uniform;
         all[was.row].facts = {};  // of the words that are undone
       },
-      bytes_of(SavedInfo{row, info.level, info.uniform}));
+      SavedInfo{row, info.level, info.uniform});
 }
 
 /// Saves those of the lines that are not saved yet, neighbours by one record.

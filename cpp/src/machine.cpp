@@ -62,19 +62,18 @@ Pfn Machine::get_page(FileId file, u64 index) {
   const bool from_swap = entry.swapped();
   if (from_swap) put_slot(entry.swap_slot);
   entry.swap_slot = NO_SLOT;
-  entry.pfn = pages.alloc(from_swap ? PG_dirty : 0);
-  Page& page = pages.at(entry.pfn);
-  page.file = file;
-  page.index = index;
-  return entry.pfn;
+  const PagePool::NewPage made = pages.make_page(from_swap ? PG_dirty : 0);
+  made.page.file = file;
+  made.page.index = index;
+  return entry.pfn = made.pfn;
 }
 
 Pfn Machine::new_anon_page(u64 index) {
-  const Pfn pfn = pages.alloc(PG_anon | (profile.anon_exclusive ? PG_anon_exclusive : 0));
-  Page& page = pages.at(pfn);
-  page.index = index;
-  page.mapcount = 1;
-  return pfn;
+  const PagePool::NewPage made =
+      pages.make_page(PG_anon | (profile.anon_exclusive ? PG_anon_exclusive : 0));
+  made.page.index = index;
+  made.page.mapcount = 1;
+  return made.pfn;
 }
 
 u64 Machine::slot_of(Pfn pfn) {

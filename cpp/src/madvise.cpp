@@ -227,8 +227,11 @@ Error AddressSpace::madvise(u64 start, u64 length, int advice, const std::vector
   const bool populates = (advice == MADV_POPULATE_READ_ || advice == MADV_POPULATE_WRITE_) &&
                          profile().exclusive_types;
   const Row* row = nullptr;
-  for (const Row& r : ROWS)
-    if (r.advice == advice && (r.needs_marker & ~profile().marker_mask) == 0) row = &r;
+  for (const Row& r : ROWS) {
+    if (r.advice != advice) continue;
+    if ((r.needs_marker & ~profile().marker_mask) == 0) row = &r;
+    break;
+  }
   if (std::find(std::begin(UNMODELLED), std::end(UNMODELLED), advice) != std::end(UNMODELLED))
     return fail(Cause::unmodelled_advice, u64(u32(advice)));
   if (!row && !populates) return fail(Cause::unknown_advice, u64(u32(advice)));

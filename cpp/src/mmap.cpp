@@ -154,7 +154,9 @@ Error AddressSpace::need_tables_for_pages(const char* call, u64 start, u64 end) 
 
 Error AddressSpace::need_tables_for_change(const char* call, u64 start, u64 end) const {
   // Tables that the range covers whole are shared, up to 512 GiB each; at its ends and at those of
-  // each VMA there is one of each level.
+  // each VMA there is one of each level. Most often there is plenty for every VMA.
+  const u64 most = (vmas.all().size() + 1) * 2 * u64(tables.levels());
+  if (machine->frames.available() >= most + (end - start) / level_size(5)) return {};
   const u64 nr_vmas = vmas.lower(end) - vmas.lower(start) + 1;
   return need_tables(call, nr_vmas * 2 * u64(tables.levels()) + (end - start) / level_size(5));
 }

@@ -22,14 +22,18 @@ u64 account_flag(const Profile& profile, const Vma& vma, u64 new_flags) {
 
 Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
   Result<ProtectResult> out;
-  const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
-    out.error = {cause, "mprotect", a, b, c};
-    return out;
+  out.error = mprotect(start, length, prot, out.value);
+  return out;
+}
+
+Error AddressSpace::mprotect(u64 start, u64 length, int prot, ProtectResult& account) {
+  const auto fail = [](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
+    return Error{cause, "mprotect", a, b, c};
   };
   constexpr int GROWS = PROT_GROWSDOWN | PROT_GROWSUP;
   if ((prot & GROWS) == GROWS) return fail(Cause::grow_both, u64(u32(prot)));
   if (!is_aligned(start, PAGE_SIZE)) return fail(Cause::start_unaligned, start);
-  if (!length) return out;
+  if (!length) return {};
   const u64 end = start + align_up(length, PAGE_SIZE);
   if (end <= start) return fail(Cause::length_overflow, start, length);
   if (prot & ~(7 | PROT_SEM | GROWS)) return fail(Cause::bad_prot, u64(u32(prot)));
@@ -67,13 +71,13 @@ Result<ProtectResult> AddressSpace::mprotect(u64 start, u64 length, int prot) {
     vma.page_prot = vma_page_prot(p, vma);
     const Vma changed = vma;
     if (Error e = ptwalk::change_protection(*this, changed, {at, piece_end}, changed.page_prot,
-                                            upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0, out.value))
+                                            upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0, account))
       return fail(e.cause, e.a, e.b, e.c);
     cover(upgrade ? Branch::mprotect_upgrades : Branch::mprotect_plain);
     if (becomes_writable) (void)populate_locked(at, piece_end, true);
     at = piece_end;
   }
-  return out;
+  return {};
 }
 
 Result<ProtectResult> AddressSpace::change_protection(u64 start, u64 end, u64 newprot,

@@ -12,8 +12,23 @@ struct SavedPage {
 
 }  // namespace
 
+/// A frame without facts has nothing else to come back to.
+void PagePool::save_free(Pfn pfn) {
+  undo_->save_for(
+      this,
+      [](void* self, UndoLog::Bytes saved) {
+        auto& pool = *static_cast<PagePool*>(self);
+        const auto was = value_of<Pfn>(saved);
+        pool.chunks_[was >> CHUNK_SHIFT][was & (CHUNK - 1)].flags = 0;
+        pool.exclusive_[was >> CHUNK_SHIFT] &= ~(1ull << (was & (CHUNK - 1)));
+        ++pool.clears_[was >> REGION_SHIFT];
+      },
+      pfn);
+}
+
 void PagePool::save(Pfn pfn, const Page& page) {
-  undo_->save(
+  if (!(page.flags & PG_allocated)) return save_free(pfn);
+  undo_->save_for(
       this,
       [](void* self, UndoLog::Bytes saved) {
         auto& pool = *static_cast<PagePool*>(self);
@@ -22,7 +37,7 @@ void PagePool::save(Pfn pfn, const Page& page) {
         pool.exclusive_[was.pfn >> CHUNK_SHIFT] = was.exclusive;
         ++pool.clears_[was.pfn >> REGION_SHIFT];
       },
-      bytes_of(SavedPage{pfn, exclusive_[pfn >> CHUNK_SHIFT], page}));
+      SavedPage{pfn, exclusive_[pfn >> CHUNK_SHIFT], page});
 }
 
 Page& PagePool::make(Pfn pfn) {
@@ -40,7 +55,7 @@ Page& PagePool::make(Pfn pfn) {
   return page;
 }
 
-Pfn PagePool::alloc(u16 flags) {
+PagePool::NewPage PagePool::make_page(u16 flags) {
   // A frame that the caller named (PagePool::at) may lie in the way, or be among the freed ones.
   const PagePool& known = *this;
   while (!free_.empty() && known.find(free_.back())) (void)free_.pop();
@@ -51,9 +66,10 @@ Pfn PagePool::alloc(u16 flags) {
   } else {
     pfn = free_.pop();
   }
-  make(pfn).flags |= flags & u16(~PG_anon_exclusive);
-  if (flags & PG_anon_exclusive) set_anon_exclusive(pfn, true);  // a free frame is not
-  return pfn;
+  Page& page = make(pfn);
+  page.flags |= flags & u16(~PG_anon_exclusive);
+  if (flags & PG_anon_exclusive) exclusive_[pfn >> CHUNK_SHIFT] |= 1ull << (pfn & (CHUNK - 1));
+  return {pfn, page};
 }
 
 void PagePool::set_anon_exclusive(Pfn pfn, bool exclusive) {

@@ -1,34 +1,22 @@
 #include "ptwalk/page_cache.hpp"
 
-#include <bit>
-
 namespace ptwalk {
 
-const CacheEntry* PageCache::find(u64 index) const {
-  const auto found = nodes_.find(index >> SHIFT);
-  if (found == nodes_.end()) return nullptr;
-  const Chunk& chunk = found->second.chunk;
-  const u64 i = index & (ENTRIES - 1);
-  return chunk.present >> i & 1 ? &chunk.entries[i] : nullptr;
+void PageCache::look_for(u64 key) const {
+  const auto found = nodes_.find(key);
+  recent_ = {key, found == nodes_.end() ? nullptr : &found->second};
 }
 
-u64 PageCache::next(u64 index) const {
-  u64 skip = index & (ENTRIES - 1);
-  for (auto at = nodes_.lower_bound(index >> SHIFT); at != nodes_.end(); ++at) {
-    if (at->first != index >> SHIFT) skip = 0;
-    if (const u64 rest = at->second.chunk.present >> skip << skip)
-      return (at->first << SHIFT) + u64(std::countr_zero(rest));
-  }
+u64 PageCache::next_beyond(u64 key) const {
+  for (auto at = nodes_.upper_bound(key); at != nodes_.end(); ++at)
+    if (const u64 present = at->second.chunk.present)
+      return (at->first << SHIFT) + u64(std::countr_zero(present));
   return NO_INDEX;
 }
 
-void PageCache::will_change(Node& node) {
-  if (must_save(undo_, node.stamp)) undo_->save(node.chunk);
-  if (must_save(undo_, size_stamp_)) undo_->save(size_);
-}
-
 CacheEntry& PageCache::edit(u64 index) {
-  Node& node = nodes_[index >> SHIFT];
+  if (!node_of(index)) recent_.node = &nodes_[index >> SHIFT];
+  Node& node = const_cast<Node&>(*recent_.node);
   will_change(node);
   const u64 i = index & (ENTRIES - 1);
   if (!(node.chunk.present >> i & 1)) {
@@ -40,14 +28,14 @@ CacheEntry& PageCache::edit(u64 index) {
 }
 
 void PageCache::erase(u64 index) {
-  const auto found = nodes_.find(index >> SHIFT);
-  const u64 bit = 1ull << (index & (ENTRIES - 1));
-  if (found == nodes_.end() || !(found->second.chunk.present & bit)) return;
-  will_change(found->second);
-  found->second.chunk.present &= ~bit;
+  if (!contains(index)) return;
+  Node& node = const_cast<Node&>(*recent_.node);
+  will_change(node);
+  node.chunk.present &= ~(1ull << (index & (ENTRIES - 1)));
   --size_.entries;
-  // The log points to nodes.
-  if (!found->second.chunk.present && !(undo_ && undo_->active())) nodes_.erase(found);
+  if (node.chunk.present || (undo_ && undo_->active())) return;  // the log points to nodes
+  nodes_.erase(index >> SHIFT);
+  recent_ = {};
 }
 
 void PageCache::reset() {

@@ -78,11 +78,7 @@ u64* PageTable::to_store(u64* entry, u64 addr, Level level, u64 nr) {
   return entry;
 }
 
-u64* PageTable::writable(u64 addr, Level level, u64 nr) {
-  if (level == PTE_LEVEL && is_recent(addr)) {
-    frames_->will_store(recent_pte(addr), nr);
-    return recent_pte(addr);
-  }
+u64* PageTable::find_to_store(u64 addr, Level level, u64 nr) {
   auto* found = const_cast<u64*>(find(addr, level));
   if (!found) return nullptr;
   // Only private tables point to a private one.
@@ -94,8 +90,7 @@ u64* PageTable::writable(u64 addr, Level level, u64 nr) {
   return to_store(found, addr, level, nr);
 }
 
-u64* PageTable::ensure(u64 addr, Level level, u64 nr) {
-  if (level == PTE_LEVEL && is_recent(addr)) return writable(addr, level, nr);
+u64* PageTable::make_to_store(u64 addr, Level level, u64 nr) {
   u64* table = root_table();
   for (Level at = levels_; at > level; --at) {
     u64* entry = &table[level_index(addr, at)];

@@ -7,19 +7,21 @@ namespace ptwalk {
 const LeafPlan& PlanCache::get(const Vma& vma, u64 newprot, u32 cp_flags, u64 uffd_features,
                                u32 mm_users) {
   const Request request{vma.flags, newprot, uffd_features, cp_flags, mm_users, vma.kind};
-  // A multiplicative hash: arming and resolving, read-only and writable lie in slots of their own.
+  // Two slots, so that two requests that are made in turn do not drive each other out.
   constexpr u64 GOLDEN = 0x9e3779b97f4a7c15;
-  const u64 mixed = (newprot ^ vma.flags << 8 ^ u64(cp_flags) << 40 ^ u64(vma.kind) << 48) * GOLDEN;
-  Slot& slot = slots_[mixed >> 61];
-  const bool kept = slot.used && slot.request == request && !MUTANTS_PLANTED;
-  if (!kept) {
-    Vma seen;  // with nothing that the request does not hold
-    seen.flags = request.vm_flags;
-    seen.kind = request.kind;
-    slot = {true, request,
-            compile_plan(profile_, seen, newprot, cp_flags, uffd_features, mm_users)};
-  }
-  return slot.plan;
+  u64 mixed = (newprot ^ u64(cp_flags) << 32) * GOLDEN;
+  mixed = (mixed ^ mixed >> 32 ^ vma.flags) * GOLDEN;
+  mixed = (mixed ^ mixed >> 32 ^ uffd_features ^ u64(vma.kind) << 32) * GOLDEN;
+  const u64 first = mixed >> (64 - SLOTS_SHIFT) & ~1ull;
+  for (u64 i = first; i <= first + 1 && !MUTANTS_PLANTED; ++i)
+    if (slots_[i].used && slots_[i].request == request) return slots_[i].plan;
+  Vma seen;  // with nothing that the request does not hold
+  seen.flags = request.vm_flags;
+  seen.kind = request.kind;
+  slots_[first + 1] = slots_[first];
+  slots_[first] = {true, request,
+                   compile_plan(profile_, seen, newprot, cp_flags, uffd_features, mm_users)};
+  return slots_[first].plan;
 }
 
 }  // namespace ptwalk

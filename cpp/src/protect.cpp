@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "ptwalk/address_space.hpp"
 #include "ptwalk/huge.hpp"
@@ -44,18 +45,19 @@ class Notifier {
 
 /// What a plan makes of one shared PTE table.
 struct SharedStep {
-  bool known = false;
   Uniform becomes = Uniform::no;  ///< no: not the same for all pages, or nothing shared
   SpanCounts counts{};
 };
 
-/// A span of entries whose turn comes later, with others, on several threads.
+/// A span of entries whose turn comes later, with others, on several threads. Facts are of whole
+/// tables.
 struct LeafJob {
   u64* pmd;
   std::span<u64> ptes;
   u64 addr;
   LeafFacts facts{};
   SpanCounts counts{};
+  [[nodiscard]] bool whole() const { return ptes.size() == PTRS_PER_TABLE; }
 };
 /// From so many tables on threads pay: a MiB of tables.
 constexpr std::size_t MANY_TABLES = 256;
@@ -121,7 +123,7 @@ class Walk {
   const LeafKernel kernel_;
   const HugeContext huge_;
   const u16 leaf_branch_;  ///< the first of what happens to entries of this request and VMA
-  std::array<SharedStep, 3> steps_{};
+  std::array<std::optional<SharedStep>, 3> steps_{};
   bool defers_ = false;
   std::vector<LeafJob> jobs_{};
   u64 deferred_pages_ = 0;
@@ -153,12 +155,12 @@ EntryKind Walk::none_or_clear_bad(u64* entry, Level level, u64 addr) {
 }
 
 const SharedStep& Walk::step(Uniform uniform) {
-  SharedStep& step = steps_[std::size_t(uniform)];
-  if (step.known) return step;
+  std::optional<SharedStep>& known = steps_[std::size_t(uniform)];
+  if (known) return *known;
+  SharedStep& step = known.emplace();
   const SharedTables& shared = huge_.machine.shared_tables;
   std::array<u64, PTRS_PER_TABLE> ptes;
   ptes.fill(shared.word(uniform));
-  step.known = true;
   step.counts = apply_scalar(plan_, ptes, huge_.machine.pages);
   step.becomes = shared.uniform_of(ptes[0]);
   return step;
@@ -375,7 +377,8 @@ i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
   const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
   const std::span ptes(first, ((next - addr) >> PAGE_SHIFT) - u64(short_one));
   FrameArena& frames = tables_.frames();
-  LeafJob job{pmd, ptes, addr, frames.info(frames.pfn_of(ptes.data())).facts};
+  LeafJob job{pmd, ptes, addr};
+  if (job.whole()) job.facts = frames.info(frames.pfn_of(ptes.data())).facts;
   frames.will_store(ptes.data(), ptes.size());
   if (defers_) {
     jobs_.push_back(job);
@@ -388,20 +391,19 @@ i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
   return job.counts.pages;
 }
 
-/// Facts are of whole tables.
 void Walk::apply(LeafJob& job) const {
-  const bool whole = job.ptes.size() == PTRS_PER_TABLE;
-  job.counts = kernel_(plan_, job.ptes, huge_.machine.pages, whole ? &job.facts : nullptr);
-  if (!whole) job.facts = {};
+  job.counts = kernel_(plan_, job.ptes, huge_.machine.pages, job.whole() ? &job.facts : nullptr);
 }
 
 /// Puts what the kernel did to a span into the account.
 void Walk::finish(const LeafJob& job) {
   const SpanCounts& counts = job.counts;
-  FrameArena& frames = tables_.frames();
   account(counts, 1);
-  frames.info(frames.pfn_of(job.ptes.data())).facts = job.facts;
-  if (job.ptes.size() == PTRS_PER_TABLE && counts.present == 0) tables_.share_if_uniform(job.pmd);
+  if (job.whole()) {
+    FrameArena& frames = tables_.frames();
+    frames.info(frames.pfn_of(job.ptes.data())).facts = job.facts;
+    if (counts.present == 0) tables_.share_if_uniform(job.pmd);
+  }
   if (counts.bad_page_map)
     result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
   if (counts.flush_first <= counts.flush_last)

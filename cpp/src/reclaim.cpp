@@ -49,11 +49,12 @@ void Machine::reclaim_page(Pfn pfn) {
   Page& page = pages.at(pfn);
   const bool anonymous = page.anon();
   if (!anonymous && page.file == NO_FILE) return;  // a driver's page is on no LRU list
-  bool dirty = page.dirty();
-  rmap_walk(*this, pfn, [&](AddressSpace&, const Vma&, u64, u64* pte) {
-    dirty |= maps(*pte, pfn) && profile.pte_dirty(*pte);
-  });
-  const bool discard = anonymous && (page.flags & PG_lazyfree) && !dirty;
+  bool discard = anonymous && (page.flags & PG_lazyfree) && !page.dirty();
+  if (discard) {
+    rmap_walk(*this, pfn, [&](AddressSpace&, const Vma&, u64, u64* pte) {
+      discard &= !(maps(*pte, pfn) && profile.pte_dirty(*pte));
+    });
+  }
   coverage.hit(discard     ? Branch::reclaim_lazyfree
                : anonymous ? Branch::reclaim_anon
                            : Branch::reclaim_file);

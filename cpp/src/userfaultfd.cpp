@@ -17,7 +17,7 @@ std::size_t PendingFaults::lower(u64 page) const {
   return std::size_t(at - faults_.begin());
 }
 
-const PendingFault* PendingFaults::find(u64 page) const {
+const PendingFault* PendingFaults::search(u64 page) const {
   const std::size_t i = lower(page);
   return i < faults_.size() && faults_[i].address == page ? &faults_[i] : nullptr;
 }
@@ -279,17 +279,22 @@ LeafPlan AddressSpace::uffd_wp_plan(const Vma& vma, bool protect) const {
 }
 
 Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 length, u64 mode) {
-  const char* const call = "UFFDIO_WRITEPROTECT";
   Result<ProtectResult> out;
+  out.error = writeprotect(id, start, length, mode, out.value);
+  return out;
+}
+
+Error AddressSpace::writeprotect(UffdId id, u64 start, u64 length, u64 mode,
+                                 ProtectResult& account) {
+  const char* const call = "UFFDIO_WRITEPROTECT";
   const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
-    out.error = {cause, call, a, b, c};
-    return out;
+    return Error{cause, call, a, b, c};
   };
   const Profile& p = profile();
-  if ((out.error = check_context(*machine, id, call))) return out;
+  if (Error e = check_context(*machine, id, call)) return e;
   if (machine->uffds[u64(id)].mmap_changing && !planted(Mutant::changing_ignored))
     return fail(Cause::mmap_changing);
-  if ((out.error = check_range(*this, call, start, length))) return out;
+  if (Error e = check_range(*this, call, start, length)) return e;
   const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
   const bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
   if ((mode & ~3ull) || (protect && dontwake)) return fail(Cause::bad_mode, mode);
@@ -302,7 +307,8 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
   } else if (!vmas.first_intersecting(start, end)) {
     return fail(Cause::no_vma, start, end);
   }
-  if (protect && (out.error = need_tables_for_change(call, start, end))) return out;
+  if (protect)
+    if (Error e = need_tables_for_change(call, start, end)) return e;
   for (u64 at = start; at < end;) {
     const Vma* vma = vmas.first_intersecting(at, end);
     if (!vma) break;
@@ -313,12 +319,12 @@ Result<ProtectResult> AddressSpace::uffd_writeprotect(UffdId id, u64 start, u64 
                   start, length);
     at = std::max(at, vma->start);
     const u64 piece_end = std::min(vma->end, end);
-    if (Error e = uffd_wp_range(*vma, at, piece_end, protect, out.value))
+    if (Error e = uffd_wp_range(*vma, at, piece_end, protect, account))
       return fail(e.cause, e.a, e.b, e.c);
     at = piece_end;
   }
   if (!protect && !dontwake && !planted(Mutant::resolve_wakes_nobody)) wake_range(id, start, end);
-  return out;
+  return {};
 }
 
 /// A waiter that is woken takes its message along if nobody has read it. (fault_pending_wqh)
@@ -334,6 +340,7 @@ void AddressSpace::wake(PendingFault& fault) {
 }
 
 void AddressSpace::wake_range(UffdId id, u64 start, u64 end) {
+  if (pending.all().empty()) return;
   for (PendingFault& fault : pending.edit(start, end))
     if (fault.uffd == id && !fault.woken) wake(fault);
 }

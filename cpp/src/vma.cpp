@@ -75,10 +75,17 @@ bool vma_wants_manual_pte_write_upgrade(const Profile& profile, const Vma& vma) 
   return vma.flags & VM_WRITE;
 }
 
-VmaList::Index VmaList::lower(u64 addr) const {
+VmaList::Index VmaList::search(u64 addr) const {
+  // Few are looked through from the front: nobody can foresee the turns of a binary search.
+  constexpr std::size_t FEW = 16;
+  if (vmas_.size() <= FEW) {
+    recent_ = 0;
+    while (recent_ < vmas_.size() && vmas_[recent_].end <= addr) ++recent_;
+    return recent_;
+  }
   const auto at = std::upper_bound(vmas_.begin(), vmas_.end(), addr,
                                    [](u64 a, const Vma& vma) { return a < vma.end; });
-  return Index(at - vmas_.begin());
+  return recent_ = Index(at - vmas_.begin());
 }
 
 void VmaList::save() {
@@ -86,16 +93,6 @@ void VmaList::save() {
       this,
       [](void* self, UndoLog::Bytes saved) { assign(static_cast<VmaList*>(self)->vmas_, saved); },
       bytes_of(vmas_));
-}
-
-const Vma* VmaList::find(u64 addr) const {
-  const Index i = lower(addr);
-  return i < vmas_.size() && vmas_[i].start <= addr ? &vmas_[i] : nullptr;
-}
-
-const Vma* VmaList::first_intersecting(u64 start, u64 end) const {
-  const Index i = lower(start);
-  return i < vmas_.size() && vmas_[i].start < end ? &vmas_[i] : nullptr;
 }
 
 VmaList::Index VmaList::split(Index i, u64 addr) {

@@ -109,7 +109,8 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
     const u64 nr = (next - addr) >> PAGE_SHIFT;
     u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL, nr) : nullptr;
     if (!table) continue;
-    for (u64* pte = table; pte != table + nr; ++pte) zap_pte(vma, pte, details);
+    for (u64* pte = table; pte != table + nr; ++pte)
+      if (!pte_none(*pte)) zap_pte(vma, pte, details);
     if (nr < PTRS_PER_TABLE) continue;
     // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
     if (details.reclaim_tables && table_is_empty(table)) {

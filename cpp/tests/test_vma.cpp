@@ -89,6 +89,21 @@ TEST_CASE("find_vma, vma_lookup and the first VMA of a range") {
   CHECK(list.first_intersecting(BASE + 0x2000, BASE + 0x4001) == &list.all()[1]);
 }
 
+TEST_CASE("a VMA is found among few and among many, whatever was asked for before") {
+  VmaList list;
+  for (u64 nr = 0; nr < 40; ++nr) {
+    for (u64 a = 0; a < 2 * nr + 2; ++a) {
+      const u64 addr = (a * 7) % (2 * nr + 2);  // VMAs are the odd pages
+      CHECK(list.lower(addr * PAGE_SIZE) == addr / 2);
+      CHECK((list.find(addr * PAGE_SIZE) != nullptr) == (addr % 2 == 1 && addr / 2 < nr));
+    }
+    Vma vma;
+    vma.start = (2 * nr + 1) * PAGE_SIZE;
+    vma.end = vma.start + PAGE_SIZE;
+    list.insert(vma);
+  }
+}
+
 TEST_CASE("a split keeps every page at its offset, and a merge undoes it") {
   VmaList list;
   Vma whole = shared(VmaKind::shmem);

@@ -41,12 +41,12 @@ struct AccessResult {
 };
 
 /// What one access of a batch did; messages are in the queues of their userfaultfds.
-struct AccessRecord {
-  u64 before = 0;
-  u64 after = 0;
-  u8 outcome = 0;  ///< Outcome
-  u8 signo = 0;
-  u8 code = 0;
+struct AccessRecord {  // not made zero: room for many costs nothing
+  u64 before;
+  u64 after;
+  u8 outcome;  ///< Outcome
+  u8 signo;
+  u8 code;
 };
 
 /// One step of a walk.
@@ -264,6 +264,9 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   /// In the machine's list, which holds them until the next such call.
   const std::vector<Pfn>& find_mapped_pages(u64 start, u64 length) const;
 
+  // mprotect.cpp
+  Error mprotect(u64 start, u64 length, int prot, ProtectResult& account);
+
   // mlock.cpp
   Error apply_lock(const char* call, u64 start, u64 length, u64 lock);
 
@@ -280,7 +283,7 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
     u32 thread = 0;
   };
   /// One pass of the kernel's fault handler. (handle_mm_fault, mm/memory.c, v6.18)
-  Fault handle_mm_fault(const FaultRequest& request);
+  Fault handle_mm_fault(const Vma& vma, const FaultRequest& request);
   Error touch(const FaultRequest& request, AccessResult& result);
   struct FaultIn {
     bool write = false;
@@ -297,6 +300,7 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   Result<u64> populate_locked(u64 start, u64 end, bool nowait);
 
   // userfaultfd.cpp
+  Error writeprotect(UffdId ctx, u64 start, u64 length, u64 mode, ProtectResult& account);
   /// uffd_wp_range(): protects or resolves part of one registered VMA. (mm/userfaultfd.c, v6.18)
   Error uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect, ProtectResult& account);
   /// The plan by which it does so, for a kernel that is run by itself.

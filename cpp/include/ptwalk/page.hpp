@@ -35,8 +35,8 @@ struct Page {
   u64 index = 0;   ///< page offset in its file, or its linear address >> 12 when anonymous
   FileId file = NO_FILE;
   u64 swap_slot = NO_SLOT;  ///< while PG_swapcache
-  u32 mapcount = 0;
   u32 anon_vma = 0;
+  u32 mapcount = 0;
   u16 flags = 0;
   u8 order = 0;      ///< folio order; 9 for a transparent huge page
   u8 elsewhere = 0;  ///< of the map count, what no address space of the machine accounts for
@@ -95,8 +95,14 @@ class PagePool {
     return u16(find(pfn)->flags | (anon_exclusive(pfn) ? PG_anon_exclusive : 0));
   }
 
+  /// A frame and its facts, to be changed.
+  struct NewPage {
+    Pfn pfn;
+    Page& page;
+  };
   /// A frame of the pool's choice; recycled frames get a new serial.
-  Pfn alloc(u16 flags);
+  NewPage make_page(u16 flags);
+  Pfn alloc(u16 flags) { return make_page(flags).pfn; }
   /// The facts of a frame that the caller names; made if there are none.
   Page& at(Pfn pfn) {
     Page* const page = find(pfn);
@@ -115,6 +121,7 @@ class PagePool {
     if (must_save(undo_, page.epoch)) save(pfn, page);
   }
   void save(Pfn pfn, const Page& page);
+  void save_free(Pfn pfn);
 
   struct Counts {
     Pfn next = 1ull << 20;  ///< above every frame with a role of its own

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <map>
 
 #include "ptwalk/page.hpp"
@@ -22,10 +23,19 @@ class PageCache {
 
   explicit PageCache(UndoLog* undo = nullptr) : undo_(undo) {}
 
-  [[nodiscard]] const CacheEntry* find(u64 index) const;
+  [[nodiscard]] const CacheEntry* find(u64 index) const {
+    const Node* const node = node_of(index);
+    const u64 i = index & (ENTRIES - 1);
+    return node && node->chunk.present >> i & 1 ? &node->chunk.entries[i] : nullptr;
+  }
   [[nodiscard]] bool contains(u64 index) const { return find(index) != nullptr; }
   /// The first index from there on that has an entry, or NO_INDEX.
-  [[nodiscard]] u64 next(u64 index) const;
+  [[nodiscard]] u64 next(u64 index) const {
+    const Node* const node = node_of(index);
+    const u64 skip = index & (ENTRIES - 1);
+    const u64 rest = node ? node->chunk.present >> skip : 0;
+    return rest ? index + u64(std::countr_zero(rest)) : next_beyond(index >> SHIFT);
+  }
   [[nodiscard]] u64 size() const { return size_.entries; }
   [[nodiscard]] bool empty() const { return size_.entries == 0; }
 
@@ -49,10 +59,26 @@ class PageCache {
   struct Size {
     u64 entries = 0;
   };
-  void will_change(Node& node);
+  /// A node that was looked for, nullptr where there was none.
+  struct Recent {
+    u64 key = ~0ull;  // no index has it
+    const Node* node = nullptr;
+  };
+  [[nodiscard]] const Node* node_of(u64 index) const {
+    if (recent_.key != index >> SHIFT) look_for(index >> SHIFT);
+    return recent_.node;
+  }
+  void look_for(u64 key) const;
+  /// The first index of a node above that one that has an entry.
+  [[nodiscard]] u64 next_beyond(u64 key) const;
+  void will_change(Node& node) {
+    if (must_save(undo_, node.stamp)) undo_->save(node.chunk);
+    if (must_save(undo_, size_stamp_)) undo_->save(size_);
+  }
 
   UndoLog* undo_;
   std::map<u64, Node> nodes_;
+  mutable Recent recent_{};  ///< what was looked for last: neighbours are asked for in turn
   Size size_;
   u64 size_stamp_ = 0;
 };

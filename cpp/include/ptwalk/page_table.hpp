@@ -72,10 +72,16 @@ class PageTable {
 
   /// Like find(), for storing `nr` entries from there on in the same table: shared tables on the
   /// way are copied first.
-  [[nodiscard]] u64* writable(u64 addr, Level level, u64 nr = 1);
+  [[nodiscard]] u64* writable(u64 addr, Level level, u64 nr = 1) {
+    return level == PTE_LEVEL && is_recent(addr) ? recent_to_store(addr, nr)
+                                                 : find_to_store(addr, level, nr);
+  }
   /// Like writable(), but allocates the missing tables; nullptr when one cannot be allocated or an
   /// entry on the way is a leaf or bad. (__handle_mm_fault, pte_alloc)
-  [[nodiscard]] u64* ensure(u64 addr, Level level, u64 nr = 1);
+  [[nodiscard]] u64* ensure(u64 addr, Level level, u64 nr = 1) {
+    return level == PTE_LEVEL && is_recent(addr) ? recent_to_store(addr, nr)
+                                                 : make_to_store(addr, level, nr);
+  }
   /// The table below a table entry that lies in a table of its own, for storing with store();
   /// nullptr where the entry names no frame of ours.
   [[nodiscard]] u64* own(u64* entry);
@@ -142,6 +148,13 @@ class PageTable {
   [[nodiscard]] u64* recent_pte(u64 addr) const {
     return recent_.table + level_index(addr, PTE_LEVEL);
   }
+  u64* recent_to_store(u64 addr, u64 nr) {
+    u64* const pte = recent_pte(addr);
+    frames_->will_store(pte, nr);
+    return pte;
+  }
+  [[nodiscard]] u64* find_to_store(u64 addr, Level level, u64 nr);
+  [[nodiscard]] u64* make_to_store(u64 addr, Level level, u64 nr);
   /// An entry that is about to be stored to; a PTE's table is remembered.
   u64* to_store(u64* entry, u64 addr, Level level, u64 nr);
   [[nodiscard]] const u64* search(u64 addr, Level level) const;

@@ -31,7 +31,8 @@ class PlanCache {
   };
 
   const Profile& profile_;
-  std::array<Slot, 8> slots_{};
+  static constexpr unsigned SLOTS_SHIFT = 6;
+  std::array<Slot, 1 << SLOTS_SHIFT> slots_{};
 };
 
 }  // namespace ptwalk

@@ -49,6 +49,12 @@ class UndoLog {
     std::byte* const to = grow({&value, nullptr, sizeof value});
     std::memcpy(to, &value, sizeof value);
   }
+  /// Saves a value that `restore` will be called with.
+  template <class T>
+  void save_for(void* object, Restore restore, const T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    std::memcpy(grow({object, restore, sizeof value}), &value, sizeof value);
+  }
   /// Saves `data`, which `restore` will be called with; without one it is copied to `object`.
   void save(void* object, Restore restore, Bytes data, Bytes more = {});
 
@@ -79,7 +85,7 @@ class UndoLog {
 /// Whether the object with this stamp must be saved now; it counts as saved afterwards. Without a
 /// log, as in tests of one part, nothing ever must.
 inline bool must_save(const UndoLog* log, u64& stamp) {
-  if (!log || !log->active() || stamp == log->epoch()) return false;
+  if (!log || stamp == log->epoch() || !log->active()) return false;
   stamp = log->epoch();
   return true;
 }
@@ -129,7 +135,7 @@ class UndoStack {
     const T value = items_.back();
     if (log_ && log_->active() && items_.size() <= intact_) {
       intact_ = items_.size() - 1;
-      log_->save(this, put_back, bytes_of(Item{intact_, value}));
+      log_->save_for(this, put_back, Item{intact_, value});
     }
     items_.pop_back();
     return value;
@@ -151,7 +157,7 @@ class UndoStack {
   void note() {
     if (!must_save(log_, stamp_)) return;
     intact_ = items_.size();
-    log_->save(this, put_size, bytes_of(items_.size()));
+    log_->save_for(this, put_size, items_.size());
   }
   static void put_size(void* self, UndoLog::Bytes saved) {
     static_cast<UndoStack*>(self)->items_.resize(value_of<std::size_t>(saved));
@@ -180,12 +186,12 @@ class UndoPool {
  public:
   explicit UndoPool(UndoLog* log = nullptr) : log_(log) {}
   [[nodiscard]] std::size_t size() const { return size_; }
-  const T& operator[](std::size_t i) const { return items_[i]; }
+  const T& operator[](std::size_t i) const { return *by_number_[i]; }
   [[nodiscard]] auto begin() const { return items_.begin(); }
   [[nodiscard]] auto end() const { return items_.begin() + std::ptrdiff_t(size_); }
   /// The object, to be changed.
   T& edit(std::size_t i) {
-    T& item = items_[i];
+    T& item = *by_number_[i];
     if (must_save(log_, item.stamp)) item.save(*log_);
     return item;
   }
@@ -193,15 +199,16 @@ class UndoPool {
   T& add() {
     if (must_save(log_, stamp_)) log_->save(size_);
     if (size_ == items_.size())
-      items_.emplace_back(log_);
+      by_number_.push_back(&items_.emplace_back(log_));
     else
-      items_[size_].reset();
-    return items_[size_++];
+      by_number_[size_]->reset();
+    return *by_number_[size_++];
   }
 
  private:
   UndoLog* log_;
   std::deque<T> items_;
+  std::vector<T*> by_number_;  ///< a deque divides to find its items
   std::size_t size_ = 0;
   u64 stamp_ = 0;
 };

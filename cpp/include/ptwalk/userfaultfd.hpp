@@ -68,7 +68,9 @@ class PendingFaults {
   explicit PendingFaults(UndoLog* undo = nullptr) : undo_(undo), stamp_(epoch_of(undo)) {}
   [[nodiscard]] const std::vector<PendingFault>& all() const { return faults_; }
   /// The one at that page, or nullptr.
-  [[nodiscard]] const PendingFault* find(u64 page) const;
+  [[nodiscard]] const PendingFault* find(u64 page) const {
+    return faults_.empty() ? nullptr : search(page);
+  }
   /// Those of [start, end), to be changed in all but their address.
   [[nodiscard]] std::span<PendingFault> edit(u64 start, u64 end);
   /// Puts a fault at its page, in place of one that is there.
@@ -77,6 +79,7 @@ class PendingFaults {
 
  private:
   [[nodiscard]] std::size_t lower(u64 page) const;
+  [[nodiscard]] const PendingFault* search(u64 page) const;
   void will_change();
 
   UndoLog* undo_;

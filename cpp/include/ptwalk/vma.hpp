@@ -102,10 +102,16 @@ class VmaList {
     return vmas_[i];
   }
   /// Index of the first VMA that ends above `addr`; all().size() where there is none. (find_vma)
-  [[nodiscard]] Index lower(u64 addr) const;
+  [[nodiscard]] Index lower(u64 addr) const { return recent_holds(addr) ? recent_ : search(addr); }
   /// The VMA that holds `addr`, or nullptr. (vma_lookup)
-  [[nodiscard]] const Vma* find(u64 addr) const;
-  [[nodiscard]] const Vma* first_intersecting(u64 start, u64 end) const;
+  [[nodiscard]] const Vma* find(u64 addr) const {
+    const Index i = lower(addr);
+    return i < vmas_.size() && vmas_[i].start <= addr ? &vmas_[i] : nullptr;
+  }
+  [[nodiscard]] const Vma* first_intersecting(u64 start, u64 end) const {
+    const Index i = lower(start);
+    return i < vmas_.size() && vmas_[i].start < end ? &vmas_[i] : nullptr;
+  }
 
   /// Splits the VMA at `i` so that `addr` becomes a boundary; returns the index of the upper part.
   Index split(Index i, u64 addr);
@@ -126,10 +132,16 @@ class VmaList {
     if (must_save(undo_, stamp_)) save();
   }
   void save();
+  [[nodiscard]] bool recent_holds(u64 addr) const {
+    return recent_ < vmas_.size() && vmas_[recent_].start <= addr && addr < vmas_[recent_].end;
+  }
+  /// lower() among all of them.
+  [[nodiscard]] Index search(u64 addr) const;
 
   UndoLog* undo_;
   std::vector<Vma> vmas_;
   u64 stamp_;
+  mutable Index recent_ = 0;  ///< what was found last: a call asks for the same VMA again and again
 };
 
 }  // namespace ptwalk

@@ -2,6 +2,8 @@
 // level, each at its address, so that it does not matter how tables are shared.
 #include "ptwalk/fuzz/digest.hpp"
 
+#include <algorithm>
+
 #include "ptwalk/fuzz/violations.hpp"
 
 namespace ptwalk::fuzz {
@@ -12,11 +14,15 @@ void add_vma(Hash& hash, const Vma& vma) {
            u64(vma.anon_vma) << 32 | vma.anon_vma_chain, u64(vma.name) << 8 | u64(vma.kind));
 }
 
+void add_page(Hash& hash, const PagePool& pages, Pfn pfn, const Page& page) {
+  // In the order in which they lie there: one load.
+  const u64 facts = u64(page.mapcount) | u64(page.flags) << 32 | u64(page.order) << 48 |
+                    u64(page.elsewhere) << 56;
+  hash.add(page.index, page.file, page.swap_slot,
+           facts | u64(pages.anon_exclusive(pfn)) * PG_anon_exclusive << 32);
+}
 void add_page(Hash& hash, const PagePool& pages, Pfn pfn) {
-  if (const Page* page = pages.find(pfn))
-    hash.add(page->index, page->file, page->swap_slot,
-             u64(page->mapcount) << 32 | u64(page->order) << 24 | u64(page->elsewhere) << 16 |
-                 pages.flags(pfn));
+  if (const Page* page = pages.find(pfn)) add_page(hash, pages, pfn, *page);
 }
 
 /// Pages with one word, at one level.
@@ -45,23 +51,57 @@ class Entries {
     if (!started_) return;
     started_ = false;
     if (!run_.word && !vma) return;
-    hash_.add(run_.start, addr, run_.word, u64(run_.level));
-    violations |= judge_entry(machine_, vma, run_.word, run_.level);
-    if (run_.level == PTE_LEVEL ? pte_present(run_.word) : pmd_present(run_.word))
-      add_page(hash_, machine_.pages, leaf_address(run_.word, run_.level) >> PAGE_SHIFT);
+    hash_.add(run_.start | u64(run_.level), run_.word);
+    if (!vma) hash_.add(addr);  // in a VMA the next one begins where this one ends
+    if (!pte_none(run_.word)) add_meaning();
   }
 
  private:
+  /// What the word stands for.
+  void add_meaning() {
+    const u64 word = run_.word;
+    if (!is_present(word, run_.level)) {
+      violations |= judge_entry(machine_, vma, word, run_.level);
+      return;
+    }
+    const Pfn pfn = leaf_address(word, run_.level) >> PAGE_SHIFT;
+    const Page* const page = machine_.pages.find(pfn);
+    violations |= judge_present(machine_, vma, word, run_.level, page);
+    if (page) add_page(hash_, machine_.pages, pfn, *page);
+  }
+
   Hash& hash_;
   const Machine& machine_;
   RunOfPages run_{};
   bool started_ = false;
 };
 
+/// Mappings lie side by side: the extent that was found last most often goes on.
+class Extents {
+ public:
+  explicit Extents(const PageTable& tables) : tables_(tables) {}
+  Extent find(u64 addr, u64 limit) {
+    if (!table_ || addr >> PMD_SHIFT != index_) {
+      const Extent at = tables_.extent(addr, limit);
+      if (at.level != PTE_LEVEL || at.uniform) return at;
+      table_ = at.entry - level_index(addr, PTE_LEVEL);
+      index_ = addr >> PMD_SHIFT;
+    }
+    const u64 table_end = (index_ + 1) << PMD_SHIFT;
+    return {table_ + level_index(addr, PTE_LEVEL), PTE_LEVEL, false, std::min(limit, table_end)};
+  }
+
+ private:
+  static constexpr unsigned PMD_SHIFT = level_shift(PMD_LEVEL);
+  const PageTable& tables_;
+  const u64* table_ = nullptr;  ///< the last PTE table that is not shared
+  u64 index_ = 0;
+};
+
 /// [start, end) of one address space, as far as there are entries.
-void add_entries(Entries& out, const PageTable& tables, u64 start, u64 end) {
+void add_entries(Entries& out, const PageTable& tables, Extents& extents, u64 start, u64 end) {
   for (u64 addr = start; addr < end;) {
-    const Extent at = tables.extent(addr, end);
+    const Extent at = extents.find(addr, end);
     if (at.uniform) {
       // Above the PTE level a word has a meaning of its own unless it points to a table.
       const bool has_word =
@@ -79,16 +119,17 @@ void add_entries(Entries& out, const PageTable& tables, u64 start, u64 end) {
 u64 add_space(Hash& hash, const AddressSpace& mm, Scope scope) {
   hash.add(mm.vmas.all().size(), mm.users, mm.tables.nr_tables(), mm.pending.all().size());
   Entries entries(hash, *mm.machine);
+  Extents extents(mm.tables);
   u64 done = 0;
   const auto outside = [&](u64 end) {
     entries.vma = nullptr;
-    if (scope == Scope::everywhere) add_entries(entries, mm.tables, done, end);
+    if (scope == Scope::everywhere) add_entries(entries, mm.tables, extents, done, end);
   };
   for (const Vma& vma : mm.vmas.all()) {
     outside(vma.start);
     add_vma(hash, vma);
     entries.vma = &vma;
-    add_entries(entries, mm.tables, vma.start, vma.end);
+    add_entries(entries, mm.tables, extents, vma.start, vma.end);
     done = vma.end;
   }
   outside(mm.task_size() + PAGE_SIZE);

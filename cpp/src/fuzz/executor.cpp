@@ -29,11 +29,13 @@ Executor::Executor(const Profile& profile, std::span<const u8> setup, const Opti
 
 void Executor::apply(std::span<const u8> program, Report& report) {
   Run run(world_, words_, options_.judge, report);
-  for (std::size_t i = 0; i < nr_ops(program); ++i) {
+  const std::span<const Operation> all = operations();
+  const std::size_t nr = nr_ops(program);
+  for (std::size_t i = 0; i < nr; ++i) {
     const Op op = decode(program, i);
-    const std::size_t row = op.op % operations().size();
-    const Operation& operation = operations()[row];
-    report.begin(unsigned(row));
+    const unsigned row = op.op % NR_OPERATIONS;
+    const Operation& operation = all[row];
+    report.begin(row);
     if (operation.raw && !options_.raw) {
       report.skip("raw operations are off");
       continue;

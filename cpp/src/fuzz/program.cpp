@@ -2,9 +2,6 @@
 // with a new FORMAT_VERSION, since a program names its operations by their row.
 #include "ptwalk/fuzz/program.hpp"
 
-#include <algorithm>
-#include <cstring>
-
 #include "ptwalk/fuzz/run.hpp"
 
 namespace ptwalk::fuzz {
@@ -60,18 +57,11 @@ constexpr Operation OPERATIONS[] = {
     {"set_vm_flags", ROW<AT, LENGTH, ADD, REMOVE, MM>, run_set_vm_flags, true},
     {"fail_table_alloc", ROW<COUNTDOWN, MM>, run_fail_table_alloc, true},
 };
+static_assert(std::size(OPERATIONS) == NR_OPERATIONS);
 
 }  // namespace
 
 std::span<const Operation> operations() { return OPERATIONS; }
-
-Op decode(std::span<const u8> program, std::size_t i) {
-  u8 bytes[OP_BYTES] = {};
-  const std::size_t first = i * OP_BYTES;
-  std::memcpy(bytes, program.data() + first, std::min(OP_BYTES, program.size() - first));
-  return {bytes[0], bytes[1], bytes[2], bytes[3], u16(bytes[4] | bytes[5] << 8),
-          bytes[6], bytes[7]};
-}
 
 std::vector<u8> encode(std::span<const Op> ops) {
   std::vector<u8> program;

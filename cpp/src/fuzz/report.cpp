@@ -69,6 +69,22 @@ constexpr std::pair<const char*, u64 ProtectResult::*> SUMS[] = {
     {"referenced", &ProtectResult::referenced},
 };
 
+/// Whether an account has anything that only huge pages, bad entries and failures bring about.
+bool has_rare_parts(const ProtectResult& result) {
+  return (result.huge | result.numa_huge_pte_updates | result.thp_split_pmd | result.dirtied |
+          result.referenced | u64(result.rss_file)) != 0 ||
+         !result.pmd_flush.empty() || !result.bad_cleared.empty() || !result.warnings.empty();
+}
+
+void add_rare_parts(Hash& hash, const ProtectResult& result) {
+  hash.add(result.huge, result.numa_huge_pte_updates, result.thp_split_pmd, result.dirtied,
+           result.referenced, u64(result.rss_file));
+  hash.add(result.pmd_flush.size(), result.bad_cleared.size(), result.warnings.size());
+  for (const u64 start : result.pmd_flush) hash.add(start);
+  for (const BadEntry& bad : result.bad_cleared) hash.add(u64(bad.level), bad.addr);
+  for (const Warning warning : result.warnings) hash.add(u64(warning));
+}
+
 }  // namespace
 
 void Report::write(bool user_sees_it, const std::string& text) {
@@ -78,13 +94,6 @@ void Report::write(bool user_sees_it, const std::string& text) {
   if (user_sees_it) append(step.visible);
 }
 
-void Report::begin(unsigned op) {
-  ended = Ended::done;
-  digest.add(op);
-  visible.add(op);
-  if (steps) steps->emplace_back();
-}
-
 void Report::skip(const char* why) {
   ended = Ended::nothing;
   digest.add(~0ull);
@@ -92,11 +101,11 @@ void Report::skip(const char* why) {
   if (steps) write(true, std::string("nothing: ") + why);
 }
 
-void Report::end(const Error& error) {
+void Report::refuse(const Error& error) {
   digest.add(u64(error.cause), error.a, error.b, error.c);
-  visible.add(error ? u64(errno_of(error.cause)) + 1 : 0);
-  if (error) ended = Ended::refused;
-  if (!steps || !error) return;
+  visible.add(u64(errno_of(error.cause)) + 1);
+  ended = Ended::refused;
+  if (!steps) return;
   write(true, errno_name(error));
   write(false, describe(error));
 }
@@ -120,10 +129,9 @@ void Report::message(const UffdMsg& message) {
 }
 
 void Report::access(const AccessResult& result) {
-  digest.add(result.before, result.after);
   const u64 word =
       u64(result.outcome) | u64(u32(result.signal.signo)) << 8 | u64(u32(result.signal.code)) << 16;
-  digest.add(word);
+  digest.add(result.before, result.after, word);
   visible.add(word);
   if (steps) {
     write(true, text_of(u8(result.outcome), result.signal.signo, result.signal.code));
@@ -144,17 +152,12 @@ void Report::record(u64 addr, const AccessRecord& record) {
 
 void Report::protect(const ProtectResult& result) {
   digest.add(result.pages, result.none_to_marker, result.marker_to_none, result.present,
-             result.swap, result.none_skipped, result.tables_allocated);
-  digest.add(result.huge, result.numa_huge_pte_updates, result.thp_split_pmd, result.dirtied,
-             result.referenced);
-  digest.add(u64(result.rss_file), result.flush.start, result.flush.end);
-  digest.add(result.pmd_flush.size(), result.notifier.size(), result.bad_cleared.size(),
-             result.warnings.size());
-  for (const u64 start : result.pmd_flush) digest.add(start);
+             result.swap, result.none_skipped, result.flush.start, result.flush.end);
+  const bool more = has_rare_parts(result);
+  digest.add(result.tables_allocated, result.notifier.size() << 1 | u64(more));
   for (const NotifierStart& start : result.notifier)
-    digest.add(u64(start.kind) | u64(start.ended) << 8, start.start, start.end);
-  for (const BadEntry& bad : result.bad_cleared) digest.add(u64(bad.level), bad.addr);
-  for (const Warning warning : result.warnings) digest.add(u64(warning));
+    digest.add(start.start | u64(start.kind) << 1 | u64(start.ended), start.end);
+  if (more) add_rare_parts(digest, result);
   if (steps) tell(result);
 }
 

@@ -13,7 +13,7 @@ AddressSpace* Run::uffd(const Op& op, UffdId& id) const {
     report.skip("no userfaultfd");
     return nullptr;
   }
-  id = world.fds[std::size_t(field::UFFD(op)) % world.fds.size()];
+  id = fd(op);
   AddressSpace* const mm = machine().uffds[u64(id)].mm;
   if (!mm) report.skip("the address space of the userfaultfd is gone (ESRCH)");
   return mm;

@@ -21,7 +21,7 @@ void run_userfaultfd(Run& run, const Op& op) {
 
 void run_uffd_close(Run& run, const Op& op) {
   if (run.world.fds.empty()) return run.report.skip("no userfaultfd");
-  const UffdId id = run.world.fds[std::size_t(UFFD(op)) % run.world.fds.size()];
+  const UffdId id = run.fd(op);
   // Closing needs no address space: any will do to reach the machine.
   run.world.spaces.front()->uffd_close(id);
   run.report.end({});
@@ -89,7 +89,7 @@ void run_move(Run& run, const Op& op) {
 /// read(2) until nothing is left; a fork's message opens the child's userfaultfd.
 void run_read(Run& run, const Op& op) {
   if (run.world.fds.empty()) return run.report.skip("no userfaultfd");
-  const UffdId id = run.world.fds[std::size_t(UFFD(op)) % run.world.fds.size()];
+  const UffdId id = run.fd(op);
   if (const Error error = check_context(run.machine(), id, "read")) return run.report.end(error);
   UffdContext& context = run.machine().uffds.edit(u64(id));
   for (const UffdMsg& message : context.queue) {

@@ -35,29 +35,18 @@ bool may_have_markers(const Machine& machine) {
          });
 }
 
-u64 judge_present(const Machine& machine, const Vma& vma, u64 word, Level level) {
-  // Write-notify keeps RW off since v5.19; before, hazards 1 and 3 to 5 of the specification.
-  constexpr u64 ARMED_RW = _PAGE_UFFD_WP | _PAGE_RW;
-  u64 found = 0;
-  if (machine.profile.writenotify_uffd_wp && vma.uffd_wp() && (word & ARMED_RW) == ARMED_RW)
-    found |= bit(Violation::armed_writable);
-  if (level == PTE_LEVEL && !(word & _PAGE_SPECIAL)) {
-    const Page* page = machine.pages.find(pte_pfn(word));
-    if (!page || !page->mapcount) found |= bit(Violation::page_freed);
-  }
-  return found;
-}
-
 }  // namespace
 
 std::span<const std::string_view> violation_names() { return NAMES; }
 
 u64 judge_entry(const Machine& machine, const Vma* vma, u64 word, Level level) {
   if (pte_none(word)) return 0;
+  if (is_present(word, level)) {
+    const Pfn pfn = leaf_address(word, level) >> PAGE_SHIFT;
+    return judge_present(machine, vma, word, level, machine.pages.find(pfn));
+  }
   if (!vma) return bit(Violation::entry_outside_vma);
   const Profile& p = machine.profile;
-  if (level == PTE_LEVEL ? pte_present(word) : pmd_present(word))
-    return judge_present(machine, *vma, word, level);
   if (p.is_marker(word))
     return p.is_uffd_wp_marker(word) && vma->anonymous() && !may_have_markers(machine)
                ? bit(Violation::marker_in_anonymous)

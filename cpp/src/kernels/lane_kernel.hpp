@@ -361,13 +361,20 @@ void change_plain(Pass& pass, Loop loop, u32 groups, const Found& found, LeafFac
     loop(pass, 0, groups);
 }
 
+/// Less than a group.
+SpanCounts apply_few(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                     LeafFacts* facts) {
+  if (facts) *facts = {};
+  return apply_scalar(plan, ptes, pages);
+}
+
 /// Whole groups by loops, what is left over by the scalar kernel.
-SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
-                       LeafFacts* facts) {
+PTWALK_NOINLINE SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes,
+                                       const PagePool& pages, LeafFacts* facts) {
   const u32 nr = u32(ptes.size()), groups = nr / GROUP;
   const bool known = facts && facts->known;
   if (facts) facts->known = false;
-  if (!plan.lanes.usable || !groups) return apply_scalar(plan, ptes, pages);
+  if (!plan.lanes.usable) return apply_scalar(plan, ptes, pages);
   Pass pass{plan, plan.lanes, ptes.data(), pages};
   const Found found = known ? Found{nr, facts->present, facts->none, facts->marker, facts->armed, 0}
                             : find_classes(pass.ptes, groups, plan.lanes.marker);

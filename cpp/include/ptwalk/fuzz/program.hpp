@@ -3,6 +3,8 @@
 // per operation, from which text, checks and documentation are made. Has no kernel counterpart.
 #pragma once
 
+#include <bit>
+#include <cstring>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -32,7 +34,16 @@ struct Op {
 static_assert(sizeof(Op) == OP_BYTES);
 
 /// The `i`-th operation; a program whose last operation is short is padded with zero bytes.
-[[nodiscard]] Op decode(std::span<const u8> program, std::size_t i);
+[[nodiscard]] inline Op decode(std::span<const u8> program, std::size_t i) {
+  const std::size_t first = i * OP_BYTES, left = program.size() - first;
+  Op op;
+  if (left >= OP_BYTES)
+    std::memcpy(&op, program.data() + first, OP_BYTES);
+  else
+    std::memcpy(&op, program.data() + first, left);
+  if constexpr (std::endian::native == std::endian::big) op.arg = u16(op.arg << 8 | op.arg >> 8);
+  return op;
+}
 /// How many operations run.
 [[nodiscard]] constexpr std::size_t nr_ops(std::span<const u8> program) {
   const std::size_t nr = (program.size() + OP_BYTES - 1) / OP_BYTES;
@@ -112,6 +123,8 @@ struct Operation {
   bool raw = false;  ///< a store that no system call makes, or an injected failure
 };
 
+/// How many there are.
+inline constexpr unsigned NR_OPERATIONS = 41;
 /// All operations; their order is part of the format.
 std::span<const Operation> operations();
 

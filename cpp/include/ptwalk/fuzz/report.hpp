@@ -28,11 +28,20 @@ class Report {
   std::vector<Step>* steps = nullptr;  ///< where texts go, if they are wanted
 
   /// Another operation begins.
-  void begin(unsigned op);
+  void begin(unsigned op) {
+    ended = Ended::done;
+    digest.add(op);
+    visible.add(op);
+    if (steps) steps->emplace_back();
+  }
   /// It has nothing to act on.
   void skip(const char* why);
   /// How it ended; the cause and its facts are not visible, the errno is.
-  void end(const Error& error);
+  void end(const Error& error) {
+    if (error) return refuse(error);
+    digest.add(0);
+    visible.add(0);
+  }
   /// A number that only the digest sees, and one that user space gets.
   void count(const char* name, u64 value);
   void result(const char* name, u64 value);
@@ -42,6 +51,7 @@ class Report {
   void protect(const ProtectResult& result);
 
  private:
+  void refuse(const Error& error);
   void tell(const ProtectResult& result);
   void write(bool user_sees_it, const std::string& text);
 };

@@ -35,7 +35,11 @@ class Run {
   /// The address space that the operation names.
   [[nodiscard]] AddressSpace& mm(const Op& op) const { return *world.spaces[space(op)]; }
   [[nodiscard]] std::size_t space(const Op& op) const {
-    return std::size_t(field::MM(op)) % world.spaces.size();
+    return wrapped(field::MM(op), world.spaces.size());
+  }
+  /// The userfaultfd that it names; there must be one.
+  [[nodiscard]] UffdId fd(const Op& op) const {
+    return world.fds[wrapped(field::UFFD(op), world.fds.size())];
   }
   /// The userfaultfd that it names and its address space; nullptr, and said so, where there is
   /// none.
@@ -61,6 +65,10 @@ class Run {
   [[nodiscard]] FileId file(u64 number) const;
 
  private:
+  /// number % nr; most numbers need no division.
+  [[nodiscard]] static std::size_t wrapped(u64 number, std::size_t nr) {
+    return number < nr ? number : number % nr;
+  }
   /// Whether the request brings pages in too, as mprotect does where VM_LOCKED meets VM_WRITE.
   [[nodiscard]] static bool populates(const AddressSpace& mm, const ChangeRequest& request);
 };

@@ -42,6 +42,23 @@ constexpr u64 bit(Violation violation) { return 1ull << unsigned(violation); }
 
 /// Violations that one entry shows; `vma` is nullptr where nothing is mapped.
 [[nodiscard]] u64 judge_entry(const Machine& machine, const Vma* vma, u64 word, Level level);
+[[nodiscard]] constexpr bool is_present(u64 word, Level level) {
+  return level == PTE_LEVEL ? pte_present(word) : pmd_present(word);
+}
+/// judge_entry() of a present entry; `page` has the facts of the page that it maps, if there are
+/// any.
+[[nodiscard]] inline u64 judge_present(const Machine& machine, const Vma* vma, u64 word,
+                                       Level level, const Page* page) {
+  if (!vma) return bit(Violation::entry_outside_vma);
+  // Write-notify keeps RW off since v5.19; before, hazards 1 and 3 to 5 of the specification.
+  constexpr u64 ARMED_RW = _PAGE_UFFD_WP | _PAGE_RW;
+  u64 found = 0;
+  if ((word & ARMED_RW) == ARMED_RW && machine.profile.writenotify_uffd_wp && vma->uffd_wp())
+    found |= bit(Violation::armed_writable);
+  if (level == PTE_LEVEL && !(word & _PAGE_SPECIAL) && (!page || !page->mapcount))
+    found |= bit(Violation::page_freed);
+  return found;
+}
 /// Those that an account of a change of protection shows by itself.
 [[nodiscard]] u64 judge_account(const Profile& profile, const ProtectResult& result);
 
