@@ -45,6 +45,12 @@ class Programs:
         """Return one program as bytes."""
         return self.ops[i, : self.lengths[i]].tobytes()
 
+    def rows(self) -> list[bytes]:
+        """Return all programs as bytes."""
+        data, width = self.ops.tobytes(), MAX_OPS * OP_BYTES
+        ends = (OP_BYTES * self.lengths + width * np.arange(len(self))).tolist()
+        return [data[i * width : end] for i, end in enumerate(ends)]
+
     @classmethod
     def of(cls, programs: Sequence[bytes]) -> Programs:
         """Lay byte strings side by side, whole operations each."""
