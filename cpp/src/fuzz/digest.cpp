@@ -46,7 +46,7 @@ class Entries {
     started_ = false;
     if (!run_.word && !vma) return;
     hash_.add(run_.start, addr, run_.word, u64(run_.level));
-    violations |= judge_entry(machine_, vma, run_.word, run_.level);
+    violations |= judge_entry(machine_, vma, run_.start, run_.word, run_.level);
     if (run_.level == PTE_LEVEL ? pte_present(run_.word) : pmd_present(run_.word))
       add_page(hash_, machine_.pages, leaf_address(run_.word, run_.level) >> PAGE_SHIFT);
   }

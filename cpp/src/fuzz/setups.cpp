@@ -49,6 +49,7 @@ constexpr Op MISSING_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(
 constexpr Op EVENTS_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(EVENTS),
                             watch(0, 16, WP)};
 constexpr Op BOUNDARY[] = {map(AROUND_PMD, 16, SHARED, SHMEM), uffd(0), watch(AROUND_PMD, 16, WP)};
+constexpr Op LARGE[] = {map(0, 192, SHARED, SHMEM), uffd(0), watch(0, 192, WP)};
 constexpr Op MIXED[] = {map(0, 16, 0, ANON),    map(16, 16, SHARED, SHMEM),
                         map(32, 16, 0, SHMEM),  map(48, 16, SHARED, REGULAR),
                         map(64, 8, 0, REGULAR), touch(0, 12, 1),
@@ -72,6 +73,7 @@ constexpr Setup SETUPS[] = {
      EVENTS_16},
     {"boundary", "8 pages of shared shmem on either side of a PMD entry's end, registered for wp",
      BOUNDARY},
+    {"large", "1 GiB of shared shmem, registered for wp", LARGE},
     {"mixed", "five kinds of mappings with pages present and in swap, and a fork of all", MIXED},
 };
 

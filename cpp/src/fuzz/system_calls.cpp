@@ -43,6 +43,10 @@ void run_access(Run& run, const Op& op) {
   const auto done = run.mm(op).access(AT(op), ACCESS(op), u32(THREAD(op)));
   run.report.access(done.value);
   run.report.end(done.error);
+  const u64 needed = _PAGE_PRESENT | (ACCESS(op) ? _PAGE_RW : 0);
+  if (done.ok() && done.value.outcome == Outcome::done && !run.world.raw &&
+      (done.value.after & needed) != needed)
+    run.report.violations |= bit(Violation::unmapped_access);
 }
 
 void run_kernel_access(Run& run, const Op& op) {

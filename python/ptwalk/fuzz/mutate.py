@@ -20,6 +20,7 @@ Weights = npt.NDArray[np.float64]
 # Bytes of an operation: op, mm, page, nr, arg (two), page2, extra.
 _PAGE, _NR, _ARG, _PAGE2 = 2, 3, 4, 6
 _FRESH = 4  # new operations that wait for each child
+_EDGES = np.array([158, 159, 160, 207, 208, 239, 240], np.uint8)  # ends of PMD, PUD, PGD entries
 _LENGTHS = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 4, 8, 16, 16, 16, 64, 128, 129, 192], np.uint8)
 
 
@@ -81,7 +82,8 @@ def random_ops(rng: np.random.Generator, shape: tuple[int, ...], likely: Weights
     ops[..., 1] &= np.where(rng.random(shape) < 0.8, 0, 0xFF).astype(np.uint8)
     for place in (_PAGE, _PAGE2):
         near = rng.choice(np.array([0, 0x3, 0xF, 0xFF], np.uint8), shape, p=[0.4, 0.3, 0.15, 0.15])
-        ops[..., place] &= near
+        edge = rng.random(shape) < 0.1
+        ops[..., place] = np.where(edge, rng.choice(_EDGES, shape), ops[..., place] & near)
     usual = rng.random(shape) < 0.9
     ops[..., _NR] = np.where(usual, rng.choice(_LENGTHS, shape), ops[..., _NR])
     # Small numbers are modes, protections and accesses; of flags, few at a time are not refused.
