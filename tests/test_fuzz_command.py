@@ -30,7 +30,7 @@ def test_nothing_is_found_in_a_profile(capsys: Capture) -> None:
     captured = capsys.readouterr()
     first, last = captured.out.splitlines()
     assert re.fullmatch(
-        r" *\d+ s  2 tasks  16384 programs  \d+/s  corpus \d+  branches \d+/\d+  findings 0", first
+        r" *\d+ s  2 tasks  4096 programs  \d+/s  corpus \d+  branches \d+/\d+  findings 0", first
     )
     assert last == "nothing found"
     assert "tasks" in captured.err  # plain lines, as it is no terminal
@@ -78,7 +78,7 @@ def test_json_is_one_document(capsys: Capture) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["campaign"]["profile"] == "uffd-wp-v2"
     assert document["tasks"] == 1
-    assert document["counts"]["programs"] == 8192
+    assert document["counts"]["programs"] == 2048
     for finding in document["findings"]:
         assert fuzz.from_text("\n".join(finding["text"]))
         assert finding["key"].startswith("against|")

@@ -148,6 +148,25 @@ u64 add_state(Hash& hash, const Machine& machine, Scope scope) {
   return violations;
 }
 
+u64 entries_hash(const Machine& machine) {
+  Hash hash;
+  for (const AddressSpace* mm : machine.mms()) {
+    const u64 limit = mm->task_size() + PAGE_SIZE;
+    u64 last = 0;  // runs of equal entries count as one, however tables are shared
+    for (u64 addr = 0; addr < limit;) {
+      const Extent at = mm->tables.extent(addr, limit);
+      const u64 step = at.uniform ? at.end - addr : PAGE_SIZE;
+      for (u64 i = 0; addr < at.end; addr += step, ++i) {
+        const u64 word = at.level == PTE_LEVEL ? at.entry[i] : 0;
+        if (word != last) hash.add(addr, word);
+        last = word;
+      }
+    }
+    hash.add(limit, last);
+  }
+  return hash.value();
+}
+
 u64 state_hash(const Machine& machine) {
   Hash hash;
   (void)add_state(hash, machine, Scope::everywhere);

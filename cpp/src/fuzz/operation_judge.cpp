@@ -98,6 +98,8 @@ bool OperationJudge::lives(const AddressSpace* mm) const {
 
 u64 OperationJudge::judge_arms() const {
   const bool reclaims = name_ == "reclaim";
+  // Hazard 3 makes armed entries writable; when they migrate once more, they are not armed.
+  if (name_ == "migrate_finish" && !world_.machine->profile.migration_wrprotects) return 0;
   for (const Kept& kept : armed_) {
     const Vma* vma = lives(kept.mm) ? kept.mm->vmas.find(kept.addr) : nullptr;
     if (!vma || !vma->uffd_wp() || !keeps_arms(*vma)) continue;

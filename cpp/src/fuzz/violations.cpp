@@ -34,6 +34,7 @@ constexpr std::string_view NAMES[] = {"armed_writable",
                                       "armed_unregistered",
                                       "message_unlike_entry",
                                       "copy_lost",
+                                      "page_left",
                                       "vma_changed",
                                       "invariant"};
 static_assert(std::size(NAMES) == std::size_t(Violation::invariant) + 1);

@@ -11,22 +11,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..address_space import AddressSpace
 from ..errors import InvalidArgument
 from ..profile_rules import differing, hybrid, sentence
-from .calls import WINDOWS, World
 from .corpus import Mask
-from .executor import SETUPS, Executor, Step
+from .executor import Executor, Step
 from .findings import Finding
 from .judges import Ranks, first_row, name_of, prefixes, run_all
-from .mutate import OP_BYTES, Programs, Weights, random_ops
+from .mutate import MAX_OPS, OP_BYTES, Programs, Weights, random_ops
 from .program import OPERATIONS
-from .statements import InexpressibleError
 from .task import Batch
 
 _EXECUTORS = 256  # hybrids that are kept
 _ALONE = 64  # operations of each kind that are tried alone
-_CLOSELY = 48  # programs of a batch whose first difference is looked for
+_CLOSELY = 64  # programs of a batch whose first difference is looked for
+_ACCESSES = ("access", "access_many", "kernel_access")
 
 # What the literature calls them: by rule, and by the operation where it acts.
 _NAMES = {
@@ -120,8 +118,10 @@ class Against:
     ) -> Ranks:
         """Take programs that differ.
 
-        Best are those that known rules do not explain, and the first of each operation where a
-        difference is first seen: so that what differs often does not hide what differs rarely.
+        Better are those that known rules do not explain. Of some, the first difference and the
+        rule that makes it are looked for: best are those where an operation came before that was
+        never named with that rule, loads and stores before the rest, short programs first. So what
+        differs often does not hide what differs rarely.
         """
         differs = batch.visible != self._last.visible
         ranks: Ranks = np.asarray(differs, np.int64)
@@ -131,28 +131,55 @@ class Against:
             some = Programs(programs.ops[rows], programs.lengths[rows])
             left = run_all(explained, some, coverage=False).visible != self._last.visible[rows]
             ranks[rows[left]] = 2
-        seen = set()
-        for row in rows[np.argsort(-ranks[rows], kind="stable")][:_CLOSELY].tolist():
-            program = programs[row]
-            at = self._first(self._one, program)
-            if at is not None and (name := name_of(program, at)) not in seen:
-                seen.add(name)
-                ranks[row] += 2
+        chosen = rows[np.argsort(-ranks[rows] - fresh[rows], kind="stable")][:_CLOSELY].tolist()
+        seen = _named(known)
+        for row, cut, rule in self._first_differences([programs[row] for row in chosen], chosen):
+            names = [name_of(cut, i) for i in range(len(cut) // OP_BYTES)]
+            lost = names[-1] in _ACCESSES
+            where, could_act = ("lost", names) if lost else (names[-1], names[-1:])
+            new = {(where, rule, name) for name in could_act} - seen
+            if new:
+                seen |= new
+                ranks[row] = MAX_OPS * (1 + lost) + MAX_OPS - len(names)
         return ranks
 
+    def _first_differences(
+        self, programs: Sequence[bytes], rows: Sequence[int]
+    ) -> Iterator[tuple[int, bytes, str]]:
+        """Yield the row, the program up to its first difference, and the rule that makes it."""
+        beginnings = [prefixes(program) for program in programs]
+        every = [beginning for some in beginnings for beginning in some]
+        sides = (self._one, self._two)
+        one, two = (side.run_batch(every, coverage=False).visible for side in sides)
+        differs, cuts, wanted, at = one != two, [], [], 0
+        for some in beginnings:
+            first = first_row(differs[at : at + len(some)])
+            assert first is not None
+            cuts.append(some[first])
+            wanted.append(two[at + first])
+            at += len(some)
+        rules = np.full(len(cuts), "", object)
+        for rule in self._rules:
+            if (side := self._hybrid((rule,))) is not None and cuts:
+                agrees = side.run_batch(cuts, coverage=False).visible == np.array(wanted)
+                rules[agrees & (rules == "")] = rule
+        yield from zip(rows, cuts, rules.tolist(), strict=True)
+
     def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
-        """Judge what is left of a program when known differences are passed by."""
+        """Judge the first difference of a program; if it is known, the first that is not."""
+        found = self(program)
         explained = self._explained(known)
-        if explained is not None:
-            at = self._first(explained, program)
-            if at is not None:
-                ops = [program[i : i + OP_BYTES] for i in range(0, OP_BYTES * (at + 1), OP_BYTES)]
-                for i in reversed(range(len(ops))):
-                    fewer = b"".join(ops[:i] + ops[i + 1 :])
-                    if explained.run(fewer).visible != self._two.run(fewer).visible:
-                        del ops[i]
-                program = b"".join(ops)
-        return self(program)
+        if found is None or found.key not in known or explained is None:
+            return found
+        at = self._first(explained, program)
+        if at is None:
+            return found
+        ops = [program[i : i + OP_BYTES] for i in range(0, OP_BYTES * (at + 1), OP_BYTES)]
+        for i in reversed(range(len(ops))):
+            fewer = b"".join(ops[:i] + ops[i + 1 :])
+            if explained.run(fewer).visible != self._two.run(fewer).visible:
+                del ops[i]
+        return self(b"".join(ops))
 
     def _first(self, one: Executor, program: bytes) -> int | None:
         """Return the first operation where user space sees something else than on the other."""
@@ -248,15 +275,14 @@ class Against:
 
     def _acts(self, program: bytes, rules: tuple[str, ...], last: int) -> int:
         """Return the operation after which entries differ that differ by the rules alone."""
-        setup = SETUPS[self._setup]
-        sides = World(self._profile), World(hybrid(self._profile, self._other, rules))
-        try:
-            steps = zip(*(side.run(setup + program) for side in sides), strict=True)
-            for i, _ in enumerate(steps, -len(setup) // OP_BYTES):
-                if i >= 0 and entries(sides[0]) != entries(sides[1]):
-                    return i
-        except InexpressibleError:
-            pass
+        other = self._hybrid(rules) or self._two
+        for i, beginning in enumerate(prefixes(program)):
+            hashes = set()
+            for side in (self._one, other):
+                side.run(beginning)
+                hashes.add(side.entries_hash())
+            if len(hashes) > 1:
+                return i
         return last
 
     def _states(self, program: bytes, acts: int) -> Iterator[str]:
@@ -271,7 +297,11 @@ class Against:
             yield f"{profile:{width}}  {'   '.join(told)}"
 
 
-def entries(world: World) -> list[bytes]:
-    """Return the entries at all places of the address spaces of a world."""
-    spaces: list[AddressSpace] = [world.names[name] for name in world.spaces]
-    return [mm.ptes(start, length).tobytes() for mm in spaces for start, length in WINDOWS]
+def _named(known: frozenset[str]) -> set[tuple[str, str, str]]:
+    """Return (where the difference is seen, rule, operation where it acts) of known findings."""
+    named = set()
+    for key in known:
+        _, kind, rules, operation = key.split("|")
+        where = {"lost write": "lost", "lost message": ""}.get(kind, operation)
+        named.add((where, rules, operation))
+    return named

@@ -79,9 +79,9 @@ def look_for(
 
 
 def _run(
-    command: Sequence[str | Path], limit: float, environment: dict[str, str] | None = None
+    command: Sequence[str], limit: float, environment: dict[str, str] | None = None
 ) -> tuple[int, str, str] | None:
-    """Return status, stdout and stderr of a command; None if it and its workers had to be killed."""
+    """Return status, stdout and stderr of a command; None if it had to be killed."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -101,7 +101,7 @@ def _run(
 
 def _fails(tests: Path, name: str) -> bool:
     """Tell whether the unit tests fail with a mutant, or do not end."""
-    command = [tests, "--abort-after=1"]
+    command = [str(tests), "--abort-after=1"]
     done = _run(command, _TESTS, {**os.environ, "PTWALK_MUTANT": name})
     return done is None or done[0] != 0
 
@@ -134,7 +134,8 @@ are asked: no test knows of mutants.
 
 def document(detections: Sequence[Detection], seconds: float, seed: int) -> str:
     """Return a page of documentation: how it was made, and the table."""
-    command = f"python3 dev.py mutants --seconds {seconds:g} --seed {seed} --document docs/mutants.md"
+    options = f"--seconds {seconds:g} --seed {seed} --document docs/mutants.md"
+    command = f"python3 dev.py mutants {options}"
     return _DOCUMENT.format(command=command, seconds=seconds, table=table(detections))
 
 

@@ -150,10 +150,10 @@ def run_task(bench: Bench, seed: int, task: int, before: Before) -> TaskResult:
         features = features_of(batch.coverage)
         first = first_reached(features, seen)
         seen |= features.any(axis=0)
+        work.judge(programs, batch, np.isin(np.arange(PROGRAMS), list(first)))
         new = trimmed(work.reached, [Entry(programs[row], found) for row, found in first.items()])
         parents += [entry.program for entry in new]
         work.entries += new
-        work.judge(programs, batch, np.isin(np.arange(PROGRAMS), list(first)))
     return TaskResult(task, tuple(work.entries), tuple(work.findings), work.counts)
 
 

@@ -35,6 +35,4 @@ def trimmed(reached: Callable[[Programs], Mask], entries: Sequence[Entry]) -> li
         for i, program, found in zip(rows, fewer, reached(Programs.of(fewer)), strict=True):
             if np.all(found[list(entries[i].features)]):
                 left[i] = program
-    return [
-        replace(entry, program=program) for entry, program in zip(entries, left, strict=True)
-    ]
+    return [replace(entry, program=program) for entry, program in zip(entries, left, strict=True)]

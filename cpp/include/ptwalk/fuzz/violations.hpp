@@ -46,6 +46,7 @@ enum class Violation : u8 {
   armed_unregistered,    ///< an entry came to be armed where nothing is registered for wp
   message_unlike_entry,  ///< the message of a store to an armed page lacks the WP flag
   copy_lost,             ///< a hole in a file took a private copy
+  page_left,             ///< mremap left a page behind
   vma_changed,           ///< an address maps something else, or tells another userfaultfd
   // Of the state after each operation; Judge::each.
   invariant,  ///< validate() has something to say
