@@ -125,3 +125,18 @@ def test_profiles_with_the_same_rules_are_refused() -> None:
 )
 def test_kinds_of_differences(one: str, other: str, kind: str) -> None:
     assert kind_of(Step("", "", one), Step("", "", other)) == kind
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "second"),
+    [
+        ("read", "lost message", "lost message"),
+        ("read_write", "lost message", "lost write"),
+        ("write_read", "lost write", "lost message"),
+        ("write_every_other", "lost write", "lost write"),
+    ],
+)
+def test_what_is_lost_among_many_accesses(pattern: str, first: str, second: str) -> None:
+    text = f"access_many {PAGE} 8K {pattern}"
+    for kind, other in ((first, "0x1 blocked; 0x2 done"), (second, "0x1 done; 0x2 blocked")):
+        assert kind_of(Step(text, "", "0x1 done; 0x2 done"), Step(text, "", other)) == kind

@@ -21,6 +21,7 @@ Weights = npt.NDArray[np.float64]
 _PAGE, _NR, _ARG, _PAGE2 = 2, 3, 4, 6
 _FRESH = 4  # new operations that wait for each child
 _EDGES = np.array([158, 159, 160, 207, 208, 239, 240], np.uint8)  # ends of PMD, PUD, PGD entries
+_SMALL = np.array([0, 1, 1, 2, 3, 3, 7], np.uint8)
 _LENGTHS = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 4, 8, 16, 16, 16, 64, 128, 129, 192], np.uint8)
 
 
@@ -67,9 +68,11 @@ class Programs:
 def swarm(rng: np.random.Generator, weights: Weights) -> Weights:
     """Return how likely each operation is in one batch: some of them only, or all.
 
-    What needs several operations of a few kinds is met sooner where there are few kinds.
+    What needs several operations of a few kinds is met sooner where there are few kinds; those that
+    weigh most are seldom left out.
     """
-    chosen = weights * (rng.random(len(weights)) < rng.choice([0.15, 0.3, 0.6, 1.0]))
+    share = rng.choice([0.15, 0.3, 0.6, 1.0]) ** (1 / np.maximum(weights, 1))
+    chosen = weights * (rng.random(len(weights)) < share)
     some = chosen if np.count_nonzero(chosen) > 1 else weights
     likely: Weights = some / some.sum()
     return likely
@@ -89,7 +92,7 @@ def random_ops(rng: np.random.Generator, shape: tuple[int, ...], likely: Weights
     # Small numbers are modes, protections and accesses; of flags, few at a time are not refused.
     few = ops[..., _ARG : _ARG + 2] & rng.integers(0, 256, (*shape, 2), np.uint8)
     small = (rng.random(shape) < 0.6)[..., None]
-    number = np.stack([rng.integers(0, 4, shape, np.uint8), np.zeros(shape, np.uint8)], axis=-1)
+    number = np.stack([rng.choice(_SMALL, shape), np.zeros(shape, np.uint8)], axis=-1)
     ops[..., _ARG : _ARG + 2] = np.where(small, number, few)
     return ops
 
