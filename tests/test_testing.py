@@ -214,7 +214,8 @@ def test_the_machine_finds_a_planted_bug(mutant: str) -> None:
         env={**os.environ, "PYTHONPATH": str(MUTANTS), "PTWALK_MUTANT": mutant},
     )
     assert (done.returncode != 0) == bool(mutant), done.stderr
-    assert not mutant or "mm.validate() == []" in done.stderr
+    said = "an entry in a hole" if mutant == "unmap_keeps_markers" else "mm.validate() == []"
+    assert not mutant or said in done.stderr
 
 
 def test_without_hypothesis_the_error_names_the_extra(tmp_path: Path) -> None:

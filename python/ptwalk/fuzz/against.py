@@ -172,8 +172,8 @@ class Against:
         )
         order = np.argsort(-ranks[rows] - fresh[rows], kind="stable")
         chosen = rows[order[quiet[order]]][:_CLOSELY].tolist()
-        seen, some = _named(known), [programs[row] for row in chosen]
-        for row, cut, rule in self._first_differences(self._loud, some, chosen):
+        seen, closely = _named(known), [programs[row] for row in chosen]
+        for row, cut, rule in self._first_differences(self._loud, closely, chosen):
             names = [name_of(cut, i) for i in range(len(cut) // OP_BYTES)]
             lost = names[-1] in _ACCESSES
             where, could_act = ("lost", names) if lost else (names[-1], names[-1:])

@@ -85,13 +85,19 @@ class AddressSpaceMachine(RuleBasedStateMachine):
             start = vma.start + start % vma.length
         return start, min(length, vma.end - start)
 
-    @initialize(backing=st.sampled_from(BACKINGS), mode=st.sampled_from(["", "wp", "missing|wp"]))
-    def map_first(self, backing: str, mode: str) -> None:
-        """Begin with half of the area mapped, and most often registered."""
+    @initialize(
+        backing=st.sampled_from(BACKINGS),
+        mode=st.sampled_from(["", "wp", "missing|wp"]),
+        armed=st.booleans(),
+    )
+    def map_first(self, backing: str, mode: str, armed: bool) -> None:
+        """Begin with half of the area mapped, most often registered, and armed before any page."""
         map_area(self.spaces[0], AROUND_PMD, AREA // 2, "rw-", backing)
         if mode:
             self.userfaultfd(0, "")
             self.register(0, (AROUND_PMD, AREA // 2), mode)
+            if armed:
+                self.writeprotect(0, (AROUND_PMD, AREA // 2), True)
 
     @rule(
         mm=SPACES,
@@ -192,3 +198,13 @@ class AddressSpaceMachine(RuleBasedStateMachine):
         """No invariant of the tables, VMAs, pages and swap is broken."""
         for mm in self.spaces:
             assert mm.validate() == []
+
+    @invariant()
+    def holes_are_empty(self) -> None:
+        """No entry of the area is left where nothing is mapped."""
+        for mm in self.spaces:
+            at, end = AROUND_PMD, AROUND_PMD + AREA
+            starts = [(vma.start, vma.end) for vma in mm.vmas if at < vma.end and vma.start < end]
+            for start, stop in [*starts, (end, end)]:
+                assert start <= at or not mm.ptes(at, start - at).any(), "an entry in a hole"
+                at = stop
