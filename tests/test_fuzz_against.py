@@ -93,15 +93,31 @@ def test_more_than_one_rule_where_one_is_not_enough() -> None:
         assert hybrid.run(found.program).visible != visible
 
 
-def test_what_known_rules_explain_comes_last() -> None:
+def test_what_was_never_named_comes_first() -> None:
     against = judge()
-    programs = Programs.of([fuzz.from_text(text) for text in (ABSENT_PUD, HZ1, "", ABSENT_PUD)])
+    refused = f"writeprotect {PAGE} 0 wp"
+    texts = (ABSENT_PUD, HZ1, "", ABSENT_PUD, refused)
+    programs = Programs.of([fuzz.from_text(text) for text in texts])
     against.run(programs)
     batch = run_all(fuzz.Executor(V2, SETUP, raw=False), programs)
-    none = np.zeros(4, np.bool_)
-    assert against.suspects(programs, batch, none, frozenset()).tolist() == [3, 1, 0, 1]
-    known = frozenset({"against|lost write|populate|writeprotect"})
-    assert against.suspects(programs, batch, none, known).tolist() == [1, 4, 0, 1]
+    none = np.zeros(len(programs), np.bool_)
+    ranks = against.suspects(programs, batch, none, frozenset()).tolist()
+    assert ranks[0] > ranks[1] > ranks[3] > ranks[2] == 0  # the shortest of each rule
+    named = ("writeprotect", "access", "mprotect")
+    known = frozenset(f"against|lost write|populate|{name}" for name in named)
+    ranks = against.suspects(programs, batch, none, known).tolist()
+    assert ranks[1] > ranks[0] == ranks[3] == 1
+
+
+def test_a_known_difference_does_not_hide_the_next() -> None:
+    against = judge()
+    both = fuzz.from_text(f"continue {PAGE} 4K wp\n{HZ1}")
+    first = against(both)
+    assert first is not None
+    assert first.rules != ("writenotify_uffd_wp",)
+    found = against.look(both, frozenset({first.key}))
+    assert found is not None
+    assert (found.kind, found.rules) == ("lost write", ("writenotify_uffd_wp",))
 
 
 def test_profiles_with_the_same_rules_are_refused() -> None:
@@ -125,3 +141,18 @@ def test_profiles_with_the_same_rules_are_refused() -> None:
 )
 def test_kinds_of_differences(one: str, other: str, kind: str) -> None:
     assert kind_of(Step("", "", one), Step("", "", other)) == kind
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "second"),
+    [
+        ("read", "lost message", "lost message"),
+        ("read_write", "lost message", "lost write"),
+        ("write_read", "lost write", "lost message"),
+        ("write_every_other", "lost write", "lost write"),
+    ],
+)
+def test_what_is_lost_among_many_accesses(pattern: str, first: str, second: str) -> None:
+    text = f"access_many {PAGE} 8K {pattern}"
+    for kind, other in ((first, "0x1 blocked; 0x2 done"), (second, "0x1 done; 0x2 blocked")):
+        assert kind_of(Step(text, "", "0x1 done; 0x2 done"), Step(text, "", other)) == kind

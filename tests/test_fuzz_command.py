@@ -30,7 +30,7 @@ def test_nothing_is_found_in_a_profile(capsys: Capture) -> None:
     captured = capsys.readouterr()
     first, last = captured.out.splitlines()
     assert re.fullmatch(
-        r" *\d+ s  2 tasks  16384 programs  \d+/s  corpus \d+  branches \d+/\d+  findings 0", first
+        r" *\d+ s  2 tasks  4096 programs  \d+/s  corpus \d+  branches \d+/\d+  findings 0", first
     )
     assert last == "nothing found"
     assert "tasks" in captured.err  # plain lines, as it is no terminal
@@ -39,17 +39,17 @@ def test_nothing_is_found_in_a_profile(capsys: Capture) -> None:
 def test_v2_against_6_18_finds_and_explains_the_absent_pud_and_hz1(
     capsys: Capture, tmp_path: Path
 ) -> None:
-    assert cli.main([*AGAINST, *QUICK, "--tasks", "32", "--corpus", str(tmp_path)]) == 1
+    assert cli.main([*AGAINST, *QUICK, "--tasks", "8", "--corpus", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     pud = "lost write: wr-protect does not populate above the PMD"
     lines = out.splitlines()
     assert re.match(rf"1  {re.escape(pud)} +\(2 operations, found after [\d.]+ s\)", lines[0])
     protect = re.fullmatch(r" *writeprotect (0x00007f00000\d\d000) 4K wp", lines[1])
     assert protect
-    store = re.fullmatch(rf" *(\w*access) {protect[1]} write.*", lines[2])
+    store = re.fullmatch(rf" *(\w*access\w*) {protect[1]} (4K )?write.*", lines[2])
     assert store
-    assert re.match(rf" +uffd-wp-v2  writeprotect: none_skipped=0x1   {store[1]}: done", lines[3])
-    assert re.match(rf" +6.18        writeprotect: pages=0x1; .*   {store[1]}: blocked", lines[4])
+    assert re.match(rf" +uffd-wp-v2  writeprotect: none_skipped=0x1   {store[1]}: .*done", lines[3])
+    assert re.match(rf" +6.18        writeprotect: pages=0x1; .*   {store[1]}: .*blocked", lines[4])
     assert lines[-1].endswith(f"findings in {tmp_path}/findings, each with a Python script")
 
     found = {}
@@ -58,9 +58,9 @@ def test_v2_against_6_18_finds_and_explains_the_absent_pud_and_hz1(
         found[document["title"]] = document
         assert {"program.bin", "program.txt", "show.py"} <= {file.name for file in path.iterdir()}
     assert found[pud]["rules"] == ["populate"]
-    # HZ1: what is lost where vm_page_prot of an armed shared mapping keeps RW
-    hz1 = [f for f in found.values() if f["rules"] == ["writenotify_uffd_wp"]]
-    assert any(title.startswith("lost") for title in (f["title"] for f in hz1))
+    hz1 = "lost write: mprotect gives RW back to an armed shared page (HZ1)"
+    assert found[hz1]["rules"] == ["writenotify_uffd_wp"]
+    assert found[hz1]["operation"] == "mprotect"
 
     assert cli.main(["fuzz", "--report", str(tmp_path)]) == 0
     report = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_json_is_one_document(capsys: Capture) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["campaign"]["profile"] == "uffd-wp-v2"
     assert document["tasks"] == 1
-    assert document["counts"]["programs"] == 8192
+    assert document["counts"]["programs"] == 2048
     for finding in document["findings"]:
         assert fuzz.from_text("\n".join(finding["text"]))
         assert finding["key"].startswith("against|")

@@ -205,6 +205,11 @@ u64 state_hash(BoundExecutor& bound) {
   return bound.executor.state_hash();
 }
 
+u64 entries_hash(BoundExecutor& bound) {
+  const std::scoped_lock lock(bound.mutex);
+  return bound.executor.entries_hash();
+}
+
 }  // namespace
 
 void register_fuzz(py::module_& m) {
@@ -235,7 +240,8 @@ void register_fuzz(py::module_& m) {
       .def("run_batch", run_batch)
       .def("run_all", run_all)
       .def("steps", steps)
-      .def("state_hash", state_hash);
+      .def("state_hash", state_hash)
+      .def("entries_hash", entries_hash);
 }
 
 }  // namespace ptwalk::bindings

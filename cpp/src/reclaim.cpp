@@ -103,6 +103,8 @@ void Machine::migrate_start(Pfn pfn) {
     const int type = profile.swp_type_of(migration_kind(profile, old, pages.anon_exclusive(pfn)));
     *pte = make_swp_pte(unsigned(type), pfn) | carried_bits(profile, old);
   });
+  // The entries know it from here on, so that a fork can take it from them. (try_to_migrate_one)
+  pages.set_anon_exclusive(pfn, false);
 }
 
 Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
@@ -118,7 +120,7 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
   page = source;
   page.serial = identity;
   page.flags &= u16(~PG_locked);
-  pages.set_anon_exclusive(target, pages.anon_exclusive(pfn));
+  const bool may_be_exclusive = profile.anon_exclusive && page.anon();
   rmap_walk(*this, pfn, [&](AddressSpace&, const Vma& vma, u64, u64* pte) {
     const u64 old = *pte;
     if (!is_swap_pte(old) || profile.is_marker(old)) return;
@@ -129,6 +131,7 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
     if (old & profile.swp_soft_dirty_bit()) entry |= _PAGE_SOFT_DIRTY;
     const bool armed = old & _PAGE_SWP_UFFD_WP;
     coverage.hit(armed ? Branch::migrated_armed : Branch::migrated);
+    if (may_be_exclusive && kind != SwpKind::migration_read) pages.set_anon_exclusive(target, true);
     if (kind == SwpKind::migration_write) {
       if (vma.flags & VM_WRITE) entry = profile.pte_mkwrite(entry);
     } else if (armed) {

@@ -9,7 +9,7 @@ using namespace ptwalk::fuzz;
 namespace {
 
 u64 judge(const Space& s, u64 addr) {
-  return judge_entry(*s.machine, s.mm->vmas.find(addr), s.pte(addr), PTE_LEVEL);
+  return judge_entry(*s.machine, s.mm->vmas.find(addr), addr, s.pte(addr), PTE_LEVEL);
 }
 
 void store(Space& s, u64 addr, u64 word) { *s.mm->tables.ensure(addr, PTE_LEVEL) = word; }
@@ -47,9 +47,9 @@ TEST_CASE("marker_in_anonymous: only WP_UNPOPULATED leaves markers there") {
 TEST_CASE("entry_outside_vma, page_freed, swap_freed") {
   Space s;
   const u64 addr = s.anon(2);
-  CHECK(judge_entry(*s.machine, nullptr, WP_MARKER, PTE_LEVEL) ==
+  CHECK(judge_entry(*s.machine, nullptr, 0, WP_MARKER, PTE_LEVEL) ==
         bit(Violation::entry_outside_vma));
-  CHECK(judge_entry(*s.machine, nullptr, _PAGE_ACCESSED, PTE_LEVEL) == 0);
+  CHECK(judge_entry(*s.machine, nullptr, 0, _PAGE_ACCESSED, PTE_LEVEL) == 0);
   s.write(addr);
   const u64 word = s.pte(addr);
   CHECK(judge(s, addr) == 0);
@@ -58,8 +58,41 @@ TEST_CASE("entry_outside_vma, page_freed, swap_freed") {
   store(s, addr, word);
   s.reclaim(addr);
   CHECK(judge(s, addr) == 0);
-  CHECK(judge_entry(*s.machine, s.mm->vmas.find(addr), make_swp_pte(0, 7), PTE_LEVEL) ==
+  CHECK(judge_entry(*s.machine, s.mm->vmas.find(addr), addr, make_swp_pte(0, 7), PTE_LEVEL) ==
         bit(Violation::swap_freed));
+}
+
+TEST_CASE(
+    "index_unlike_vma: a page of another place, another file's, a private one that is shared") {
+  Space s;
+  const u64 addr = s.anon(2), shared = s.shmem(2), other = s.shmem(2);
+  for (const u64 at : {addr, shared, other}) {
+    s.write(at);
+    s.write(at + PAGE_SIZE);
+    CHECK(judge(s, at) == 0);
+  }
+  for (const auto& [to, from] :
+       {std::pair{addr, addr + PAGE_SIZE}, {shared, other}, {shared, addr}}) {
+    const u64 word = s.pte(to);
+    store(s, to, s.pte(from));
+    CHECK(judge(s, to) == bit(Violation::index_unlike_vma));
+    store(s, to, word);
+  }
+}
+
+TEST_CASE("exclusive_shared, writable_shared: what a fork shares is neither") {
+  Space s;
+  const u64 addr = s.anon(1);
+  s.write(addr);
+  const auto child = s.mm->fork().value;
+  const u64 word = s.pte(addr);
+  CHECK(judge(s, addr) == 0);
+  store(s, addr, word | _PAGE_RW);
+  CHECK(judge(s, addr) == bit(Violation::writable_shared));
+  store(s, addr, word);
+  s.machine->pages.set_anon_exclusive(pte_pfn(word), true);
+  CHECK(judge(s, addr) == bit(Violation::exclusive_shared));
+  s.machine->pages.set_anon_exclusive(pte_pfn(word), false);
 }
 
 TEST_CASE("count_sum and flush_unlike_count judge an account by itself") {

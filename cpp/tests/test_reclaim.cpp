@@ -120,6 +120,21 @@ TEST_CASE("remove_migration_pte: another frame, the same page") {
   CHECK(s.page(addr).serial != before.serial);
 }
 
+TEST_CASE("a page that is forked while it migrates comes back shared (try_to_migrate_one)") {
+  for (const std::string_view profile : {"6.1", "6.12", "6.18"}) {
+    Space s(profile);
+    const u64 addr = s.anon(1);
+    s.write(addr);
+    std::shared_ptr<AddressSpace> child;
+    const Pfn moved = s.migrate(addr, [&] { child = s.mm->fork().value; });
+    CHECK_FALSE(s.anon_exclusive(addr));
+    CHECK(s.page(addr).mapcount == 2);
+    s.write(addr);  // copied, not reused
+    CHECK(pte_pfn(s.pte(addr)) != moved);
+    CHECK(pte_pfn(*child->tables.find(addr, PTE_LEVEL)) == moved);
+  }
+}
+
 TEST_CASE("a cache page migrates under all its mappings, and stays the file's") {
   Space s;
   const u64 addr = s.shmem(1), again = s.map(1, PROT_READ_, MAP_SHARED_, s.file);

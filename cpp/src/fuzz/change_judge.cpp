@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ptwalk/fuzz/operation_judge.hpp"
 #include "ptwalk/kernels.hpp"
 
 namespace ptwalk::fuzz {
@@ -14,13 +15,6 @@ u64 nr_pages(const Range& range) { return (range.end - range.start) >> PAGE_SHIF
 bool is_migration(const Profile& p, u64 word) {
   const SwpKind kind = p.swp_kind(word);
   return kind >= SwpKind::migration_read && kind <= SwpKind::migration_write;
-}
-
-/// Armed in any of the ways in which an entry can be.
-bool armed(const Profile& p, u64 word) {
-  if (pte_none(word)) return false;
-  if (pte_present(word)) return word & _PAGE_UFFD_WP;
-  return p.is_marker(word) ? p.is_uffd_wp_marker(word) : word & _PAGE_SWP_UFFD_WP;
 }
 
 }  // namespace
@@ -35,6 +29,15 @@ bool ChangeJudge::asks_for(const Vma& vma) const {
     case ChangeKind::numa: return vma.kind != VmaKind::dax && (vma.flags & VM_ACCESS_FLAGS) != 0;
     default: return true;
   }
+}
+
+/// Whether the kernel promises that wr-protect holds for pages that are not there yet.
+bool ChangeJudge::arms_none(const Vma& vma) const {
+  const Profile& p = mm_.profile();
+  if (p.populate != Populate::every_level || !(p.marker_mask & PTE_MARKER_UFFD_WP)) return false;
+  if (vma.kind == VmaKind::shmem || vma.kind == VmaKind::regular) return true;
+  return vma.anonymous() && vma.uffd != NO_UFFD && p.marker_vmas == MarkerVmas::registered &&
+         mm_.machine->uffds[u64(vma.uffd)].features & UFFD_FEATURE_WP_UNPOPULATED;
 }
 
 std::vector<ChangeJudge::Piece> ChangeJudge::pieces() const {
@@ -88,8 +91,9 @@ u64 ChangeJudge::judge_asked(const Piece& before, u64 word) const {
   const bool was = armed(p, before.word), is = armed(p, word);
   switch (request_.kind) {
     case ChangeKind::protect:
-      // What a none entry becomes is told by the account.
-      if (!pte_none(before.word) && !is && !(p.is_marker(word)))
+      // A poisoned or guarded page needs no arming; a none entry is armed where markers are had.
+      if (pte_none(before.word) ? pte_none(word) && arms_none(before.vma)
+                                : !is && !p.is_marker(word))
         found |= bit(Violation::left_unarmed);
       break;
     case ChangeKind::resolve:

@@ -61,12 +61,12 @@ class Entries {
   void add_meaning() {
     const u64 word = run_.word;
     if (!is_present(word, run_.level)) {
-      violations |= judge_entry(machine_, vma, word, run_.level);
+      violations |= judge_entry(machine_, vma, run_.start, word, run_.level);
       return;
     }
     const Pfn pfn = leaf_address(word, run_.level) >> PAGE_SHIFT;
     const Page* const page = machine_.pages.find(pfn);
-    violations |= judge_present(machine_, vma, word, run_.level, page);
+    violations |= judge_present(machine_, vma, run_.start, word, run_.level, page);
     if (page) add_page(hash_, machine_.pages, pfn, *page);
   }
 
@@ -187,6 +187,25 @@ u64 add_state(Hash& hash, const Machine& machine, Scope scope) {
   add_swap(hash, machine);
   add_uffds(hash, machine);
   return violations;
+}
+
+u64 entries_hash(const Machine& machine) {
+  Hash hash;
+  for (const AddressSpace* mm : machine.mms()) {
+    const u64 limit = mm->task_size() + PAGE_SIZE;
+    u64 last = 0;  // runs of equal entries count as one, however tables are shared
+    for (u64 addr = 0; addr < limit;) {
+      const Extent at = mm->tables.extent(addr, limit);
+      const u64 step = at.uniform ? at.end - addr : PAGE_SIZE;
+      for (u64 i = 0; addr < at.end; addr += step, ++i) {
+        const u64 word = at.level == PTE_LEVEL ? at.entry[i] : 0;
+        if (word != last) hash.add(addr, word);
+        last = word;
+      }
+    }
+    hash.add(limit, last);
+  }
+  return hash.value();
 }
 
 u64 state_hash(const Machine& machine) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ptwalk/fuzz/operation_judge.hpp"
+
 namespace ptwalk::fuzz {
 namespace {
 
@@ -41,7 +43,11 @@ void Executor::apply(std::span<const u8> program, Report& report) {
       continue;
     }
     world_.raw |= operation.raw;
+    std::optional<OperationJudge> judge;
+    if (options_.judge == Judge::each && !world_.raw && !world_.fails)
+      judge.emplace(world_, operation.name, op);
     operation.run(run, op);
+    if (judge) report.violations |= judge->judge();
     if (options_.judge == Judge::each && !world_.raw && breaks_invariants(world_))
       report.violations |= bit(Violation::invariant);
     ++coverage_[3 * row + std::size_t(report.ended)];

@@ -9,14 +9,17 @@ namespace {
 
 using namespace field;
 
-constexpr u16 RW = 3, WP = 2, MISSING = 1, MINOR = 4;
+constexpr u16 READ = 1, RW = 3, WP = 2, MISSING = 1, MINOR = 4;
 constexpr u8 ANON = 0, SHMEM = 1, REGULAR = 2;
-constexpr u8 AROUND_PMD = 152;  // 8 pages before the end of the first PMD entry
+constexpr u8 PMD_END = 160;       // the first place behind the first PMD entry
+constexpr u8 AROUND_PMD = 152;    // 8 pages before the end of the first PMD entry
+constexpr u8 SECOND_UFFD = 0x10;  // Op::mm
 
 /// Operation numbers: rows of operations().
 enum : u8 {
   ACCESS_MANY_OP = 1,
   MMAP_OP = 4,
+  MPROTECT_OP = 6,
   FORK_OP = 9,
   RECLAIM_OP = 13,
   USERFAULTFD_OP = 16,
@@ -49,6 +52,11 @@ constexpr Op MISSING_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(
 constexpr Op EVENTS_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(EVENTS),
                             watch(0, 16, WP)};
 constexpr Op BOUNDARY[] = {map(AROUND_PMD, 16, SHARED, SHMEM), uffd(0), watch(AROUND_PMD, 16, WP)};
+constexpr Op LARGE[] = {map(0, 192, SHARED, SHMEM), uffd(0), watch(0, 192, WP),
+                        touch(PMD_END - 1, 2, 1)};
+constexpr Op TWO_UFFDS[] = {
+    map(0, 16, 0, ANON), {MPROTECT_OP, 0, 8, 8, READ, 0, 0},        uffd(0), uffd(0),
+    watch(0, 8, WP),     {REGISTER_OP, SECOND_UFFD, 8, 8, WP, 0, 0}};
 constexpr Op MIXED[] = {map(0, 16, 0, ANON),    map(16, 16, SHARED, SHMEM),
                         map(32, 16, 0, SHMEM),  map(48, 16, SHARED, REGULAR),
                         map(64, 8, 0, REGULAR), touch(0, 12, 1),
@@ -72,6 +80,10 @@ constexpr Setup SETUPS[] = {
      EVENTS_16},
     {"boundary", "8 pages of shared shmem on either side of a PMD entry's end, registered for wp",
      BOUNDARY},
+    {"large",
+     "1 GiB of shared shmem, registered for wp, a page on either side of a PMD entry's end", LARGE},
+    {"two-uffds", "8 anonymous pages, and 8 read-only ones that another userfaultfd is told of",
+     TWO_UFFDS},
     {"mixed", "five kinds of mappings with pages present and in swap, and a fork of all", MIXED},
 };
 

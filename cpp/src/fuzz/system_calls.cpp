@@ -43,6 +43,10 @@ void run_access(Run& run, const Op& op) {
   const auto done = run.mm(op).access(AT(op), ACCESS(op), u32(THREAD(op)));
   run.report.access(done.value);
   run.report.end(done.error);
+  const u64 needed = _PAGE_PRESENT | (ACCESS(op) ? _PAGE_RW : 0);
+  if (done.ok() && done.value.outcome == Outcome::done && !run.world.raw &&
+      (done.value.after & needed) != needed)
+    run.report.violations |= bit(Violation::unmapped_access);
 }
 
 void run_kernel_access(Run& run, const Op& op) {
@@ -141,6 +145,26 @@ void run_madvise(Run& run, const Op& op) {
   run.report.end(run.mm(op).madvise(AT(op), length, advice));
 }
 
+namespace {
+
+struct Mapped {
+  u64 offset;
+  Pfn pfn;
+};
+
+/// The pages of a range, up to the limit of operations that work page by page.
+std::vector<Mapped> mapped(const AddressSpace& mm, u64 start, u64 length) {
+  std::vector<Mapped> found;
+  const u64 end = start + std::min(length, MAX_PAGES * PAGE_SIZE);
+  for (u64 at = start; at < end; at += PAGE_SIZE) {
+    const u64* pte = mm.tables.find(at, PTE_LEVEL);
+    if (pte && pte_present(*pte)) found.push_back({at - start, pte_pfn(*pte)});
+  }
+  return found;
+}
+
+}  // namespace
+
 void run_mremap(Run& run, const Op& op) {
   AddressSpace& mm = run.mm(op);
   const u64 start = AT(op), length = LENGTH(op);
@@ -148,9 +172,18 @@ void run_mremap(Run& run, const Op& op) {
   // What a locked mapping gains is populated page by page.
   if (const Vma* vma = mm.vmas.find(start); vma && (vma->flags & VM_LOCKED))
     new_length = std::min(new_length, length + MAX_PAGES * PAGE_SIZE);
+  std::vector<Mapped> pages;
+  if (run.judge == Judge::each && !run.world.raw && !run.world.fails)
+    pages = mapped(mm, start, std::min(length, new_length));
   const auto done = mm.mremap(start, length, new_length, u32(MREMAP_FLAGS(op)), TO(op));
   run.report.result("address", done.ok() ? done.value : 0);
   run.report.end(done.error);
+  if (!done.ok()) return;
+  for (const Mapped& page : pages) {
+    const u64* pte = mm.tables.find(done.value + page.offset, PTE_LEVEL);
+    if (!pte || !pte_present(*pte) || pte_pfn(*pte) != page.pfn)
+      run.report.violations |= bit(Violation::page_left);
+  }
 }
 
 void run_fork(Run& run, const Op& op) {

@@ -1,11 +1,14 @@
 // userfaultfd and its ioctls as operations of programs. An ioctl acts on the address space that
 // its userfaultfd belongs to.
+#include "ptwalk/fuzz/operation_judge.hpp"
 #include "ptwalk/fuzz/run.hpp"
 #include "ptwalk/uffd_checks.hpp"
 
 namespace ptwalk::fuzz {
 
 using namespace field;
+
+constexpr u64 MODE_WP = 2;  ///< of UFFDIO_COPY, UFFDIO_CONTINUE
 
 void run_userfaultfd(Run& run, const Op& op) {
   constexpr u64 FEATURE_MOVE = 1 << 16;
@@ -42,23 +45,58 @@ void run_unregister(Run& run, const Op& op) {
     run.report.end(mm->uffd_unregister(id, AT(op), LENGTH(op)));
 }
 
+namespace {
+
+/// Faults that a userfaultfd was told of and that nobody woke.
+void judge_woken(const Run& run, const AddressSpace& mm, UffdId id, Range range) {
+  for (const PendingFault& fault : mm.pending.all())
+    if (fault.uffd == id && !fault.woken && fault.address >= range.start &&
+        fault.address < range.end)
+      run.report.violations |= bit(Violation::left_asleep);
+}
+
+/// Whether event messages wait, so that ioctls must say EAGAIN.
+bool is_changing(const Run& run, UffdId id) {
+  return run.machine().uffds[u64(id)].mmap_changing != 0;
+}
+
+}  // namespace
+
 void run_writeprotect(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
   AddressSpace* const mm = run.uffd(op, id);
   if (!mm) return;
   const u64 start = AT(op), length = LENGTH(op), mode = WP_MODE(op);
-  const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
+  const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP, changing = is_changing(run, id);
   run.protect(*mm, {protect ? ChangeKind::protect : ChangeKind::resolve, {start, start + length}},
               [&] { return mm->uffd_writeprotect(id, start, length, mode); });
+  if (run.report.ended != Ended::done) return;
+  if (changing) run.report.violations |= bit(Violation::changing_ignored);
+  if (!protect && !(mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
+    judge_woken(run, *mm, id, {start, start + length});
 }
 
 void run_wake(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
-  if (AddressSpace* const mm = run.uffd(op, id))
-    run.report.end(mm->uffd_wake(id, AT(op), LENGTH(op)));
+  AddressSpace* const mm = run.uffd(op, id);
+  if (!mm) return;
+  run.report.end(mm->uffd_wake(id, AT(op), LENGTH(op)));
+  if (run.report.ended == Ended::done) judge_woken(run, *mm, id, {AT(op), AT(op) + LENGTH(op)});
 }
 
 namespace {
+
+/// Pages that came in armed; kernels that look at VM_WRITE first leave read-only ones alone.
+void judge_armed(const Run& run, const AddressSpace& mm, Range range) {
+  const Profile& profile = run.machine().profile;
+  for (u64 at = range.start; at < range.end; at += PAGE_SIZE) {
+    const Extent page = mm.tables.extent(at, at + PAGE_SIZE);
+    const Vma* vma = mm.vmas.find(at);
+    const bool promised = vma && (vma->flags & VM_WRITE || !profile.copy_ignores_wp_readonly);
+    if (promised && (page.level != PTE_LEVEL || !armed(profile, *page.entry)))
+      run.report.violations |= bit(Violation::copied_unarmed);
+  }
+}
 
 void filled(Run& run, const Result<i64>& done) {
   run.report.result("bytes", u64(done.value));
@@ -69,8 +107,14 @@ using Fill = Result<i64> (AddressSpace::*)(UffdId, u64, u64, u64);
 
 void fill(Run& run, const Op& op, Fill call) {
   UffdId id = NO_UFFD;
-  if (AddressSpace* const mm = run.uffd(op, id))
-    filled(run, (mm->*call)(id, AT(op), PAGES(op), FILL_MODE(op)));
+  AddressSpace* const mm = run.uffd(op, id);
+  if (!mm) return;
+  const bool changing = is_changing(run, id);
+  const auto done = (mm->*call)(id, AT(op), PAGES(op), FILL_MODE(op));
+  filled(run, done);
+  if (done.value <= 0 || run.world.raw) return;
+  if (changing) run.report.violations |= bit(Violation::changing_ignored);
+  if (FILL_MODE(op) & MODE_WP) judge_armed(run, *mm, {AT(op), AT(op) + u64(done.value)});
 }
 
 }  // namespace

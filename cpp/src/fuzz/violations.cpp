@@ -10,8 +10,15 @@ constexpr std::string_view NAMES[] = {"armed_writable",
                                       "entry_outside_vma",
                                       "page_freed",
                                       "swap_freed",
+                                      "index_unlike_vma",
+                                      "exclusive_shared",
+                                      "writable_shared",
                                       "count_sum",
                                       "flush_unlike_count",
+                                      "unmapped_access",
+                                      "left_asleep",
+                                      "copied_unarmed",
+                                      "changing_ignored",
                                       "count_unlike_entries",
                                       "tables_unlike_count",
                                       "outside_range",
@@ -23,6 +30,12 @@ constexpr std::string_view NAMES[] = {"armed_writable",
                                       "left_armed",
                                       "flush_missing",
                                       "protect_twice",
+                                      "arm_lost",
+                                      "armed_unregistered",
+                                      "message_unlike_entry",
+                                      "copy_lost",
+                                      "page_left",
+                                      "vma_changed",
                                       "invariant"};
 static_assert(std::size(NAMES) == std::size_t(Violation::invariant) + 1);
 
@@ -35,15 +48,40 @@ bool may_have_markers(const Machine& machine) {
          });
 }
 
+/// Where a page belongs, and who may write to it.
+u64 judge_page(const Machine& machine, const Vma& vma, u64 addr, u64 word, const Page& page) {
+  u64 found = 0;
+  const bool ours = page.anon() ? !vma.shared() : page.file == vma.file;
+  if (!(page.flags & PG_ksm) && (!ours || page.index != vma.index_of(addr)))
+    found |= bit(Violation::index_unlike_vma);
+  if (!page.anon() || page.mapcount <= 1) return found;
+  if (machine.pages.anon_exclusive(pte_pfn(word))) found |= bit(Violation::exclusive_shared);
+  if (word & _PAGE_RW) found |= bit(Violation::writable_shared);
+  return found;
+}
+
 }  // namespace
 
 std::span<const std::string_view> violation_names() { return NAMES; }
 
-u64 judge_entry(const Machine& machine, const Vma* vma, u64 word, Level level) {
+u64 judge_present(const Machine& machine, const Vma* vma, u64 addr, u64 word, Level level,
+                  const Page* page) {
+  if (!vma) return bit(Violation::entry_outside_vma);
+  // Write-notify keeps RW off since v5.19; before, hazards 1 and 3 to 5 of the specification.
+  constexpr u64 ARMED_RW = _PAGE_UFFD_WP | _PAGE_RW;
+  u64 found = 0;
+  if ((word & ARMED_RW) == ARMED_RW && machine.profile.writenotify_uffd_wp && vma->uffd_wp())
+    found |= bit(Violation::armed_writable);
+  if (level != PTE_LEVEL || (word & _PAGE_SPECIAL)) return found;
+  if (!page || !page->mapcount) return found | bit(Violation::page_freed);
+  return found | judge_page(machine, *vma, addr, word, *page);
+}
+
+u64 judge_entry(const Machine& machine, const Vma* vma, u64 addr, u64 word, Level level) {
   if (pte_none(word)) return 0;
   if (is_present(word, level)) {
     const Pfn pfn = leaf_address(word, level) >> PAGE_SHIFT;
-    return judge_present(machine, vma, word, level, machine.pages.find(pfn));
+    return judge_present(machine, vma, addr, word, level, machine.pages.find(pfn));
   }
   if (!vma) return bit(Violation::entry_outside_vma);
   const Profile& p = machine.profile;

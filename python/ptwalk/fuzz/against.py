@@ -7,26 +7,24 @@ other does, that rule is the difference; if no single one is enough, the smalles
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from ..address_space import AddressSpace
 from ..errors import InvalidArgument
 from ..profile_rules import differing, hybrid, sentence
-from .calls import WINDOWS, World
 from .corpus import Mask
-from .executor import SETUPS, Executor, Step
+from .executor import Executor, Step
 from .findings import Finding
 from .judges import Ranks, first_row, name_of, prefixes, run_all
-from .mutate import OP_BYTES, Programs, Weights, random_ops
+from .mutate import MAX_OPS, OP_BYTES, Programs, Weights, random_ops
 from .program import OPERATIONS
-from .statements import InexpressibleError
 from .task import Batch
 
-_EXECUTORS = 256  # hybrids that are kept
+_EXECUTORS = 96  # hybrids that are kept for each setup; each reserves address space
 _ALONE = 64  # operations of each kind that are tried alone
-_CLOSELY = 48  # programs of a batch whose first difference is looked for
+_CLOSELY = 64  # programs of a batch whose first difference is looked for
+_ACCESSES = ("access", "access_many", "kernel_access")
 
 # What the literature calls them: by rule, and by the operation where it acts.
 _NAMES = {
@@ -46,9 +44,9 @@ _NAMES = {
 def kind_of(one: Step, other: Step) -> str:
     """Say how two outcomes of one operation differ, seen from the first side."""
     pairs = zip(one.visible.split("; "), other.visible.split("; "), strict=False)
-    a, b = next(((a, b) for a, b in pairs if a != b), ("", ""))
+    i, a, b = next(((i, a, b) for i, (a, b) in enumerate(pairs) if a != b), (0, "", ""))
     if "done" in a and "blocked" in b:
-        return "lost write" if "WRITE" in other.visible else "lost message"
+        return "lost write" if _is_store(one, i) or "WRITE" in other.visible else "lost message"
     if "blocked" in a and "done" in b:
         return "extra message"
     if "signal" in a or "signal" in b:
@@ -58,6 +56,15 @@ def kind_of(one: Step, other: Step) -> str:
     if "pagefault" in a or "pagefault" in b:
         return "message differs"
     return "result differs"
+
+
+def _is_store(step: Step, i: int) -> bool:
+    """Whether the i-th access of access_many is a store; its outcome does not say."""
+    words = step.text.split()
+    if words[:1] != ["access_many"]:
+        return False
+    first, _, second = words[3].partition("_")
+    return (second if i % 2 and second in ("read", "write") else first) == "write"
 
 
 class Against:
@@ -106,22 +113,49 @@ class Against:
 
     def noise(self) -> Weights:
         """Return which part of the operations of each kind differs all by itself."""
+        part: Weights = np.mean(self._alone()[1].reshape(_ALONE, -1), axis=0)
+        return part
+
+    def _alone(self) -> tuple[list[bytes], Mask]:
+        """Return operations of each kind, and which of them differ all by themselves."""
         kinds = np.arange(len(OPERATIONS))
         even = np.full(len(kinds), 1 / len(kinds))
         ops = random_ops(np.random.default_rng(0), (_ALONE, len(kinds)), even)
         ops[..., 0] = kinds
-        alone = ops.reshape(-1, OP_BYTES)
+        alone = [op.tobytes() for op in ops.reshape(-1, OP_BYTES)]
         one, two = (side.run_batch(alone, coverage=False) for side in (self._one, self._two))
-        part: Weights = np.mean((one.visible != two.visible).reshape(_ALONE, -1), axis=0)
-        return part
+        return alone, one.visible != two.visible
+
+    @cached_property
+    def _loud(self) -> tuple[str, ...]:
+        """The rules that operations show all by themselves, as far as they go together."""
+        alone, differs = self._alone()
+        loud = [op for op, differ in zip(alone, differs.tolist(), strict=True) if differ]
+        found = self._first_differences((), loud, range(len(loud)))
+        return self._together({rule for _, _, rule in found})
+
+    def _together(self, rules: set[str]) -> tuple[str, ...]:
+        """Return those of some rules that a hybrid can have, as far as they go together."""
+        names: tuple[str, ...] = ()
+        for rule in self._rules:
+            if rule in rules and self._hybrid((*names, rule)) is not None:
+                names = (*names, rule)
+        return names
+
+    def _with(self, rules: tuple[str, ...]) -> Executor:
+        """Return the executor of the profile with rules of the other, which go together."""
+        return (self._hybrid(rules) if rules else None) or self._one
 
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
     ) -> Ranks:
         """Take programs that differ.
 
-        Best are those that known rules do not explain, and the first of each operation where a
-        difference is first seen: so that what differs often does not hide what differs rarely.
+        Better are those that known rules do not explain. Of some, the first difference that no
+        operation shows by itself and the
+        rule that makes it are looked for: best are those where an operation came before that was
+        never named with that rule, loads and stores before the rest, short programs first. So what
+        differs often does not hide what differs rarely.
         """
         differs = batch.visible != self._last.visible
         ranks: Ranks = np.asarray(differs, np.int64)
@@ -131,28 +165,70 @@ class Against:
             some = Programs(programs.ops[rows], programs.lengths[rows])
             left = run_all(explained, some, coverage=False).visible != self._last.visible[rows]
             ranks[rows[left]] = 2
-        seen = set()
-        for row in rows[np.argsort(-ranks[rows], kind="stable")][:_CLOSELY].tolist():
-            program = programs[row]
-            at = self._first(self._one, program)
-            if at is not None and (name := name_of(program, at)) not in seen:
-                seen.add(name)
-                ranks[row] += 2
+        some = Programs(programs.ops[rows], programs.lengths[rows])
+        quiet = (
+            run_all(self._with(self._loud), some, coverage=False).visible
+            != self._last.visible[rows]
+        )
+        order = np.argsort(-ranks[rows] - fresh[rows], kind="stable")
+        chosen = rows[order[quiet[order]]][:_CLOSELY].tolist()
+        seen, closely = _named(known), [programs[row] for row in chosen]
+        for row, cut, rule in self._first_differences(self._loud, closely, chosen):
+            names = [name_of(cut, i) for i in range(len(cut) // OP_BYTES)]
+            lost = names[-1] in _ACCESSES
+            where, could_act = ("lost", names) if lost else (names[-1], names[-1:])
+            new = {(where, rule, name) for name in could_act} - seen
+            if new:
+                seen |= new
+                ranks[row] = MAX_OPS * (1 + lost) + MAX_OPS - len(names)
         return ranks
 
+    def _first_differences(
+        self, given: tuple[str, ...], programs: Sequence[bytes], rows: Sequence[int]
+    ) -> Iterator[tuple[int, bytes, str]]:
+        """Yield the row, the program up to its first difference, and the rule that makes it.
+
+        What the given rules explain is passed by.
+        """
+        beginnings = [prefixes(program) for program in programs]
+        every = [beginning for some in beginnings for beginning in some]
+        sides = (self._with(given), self._two)
+        one, two = (side.run_batch(every, coverage=False).visible for side in sides)
+        differs, cuts, wanted, at = one != two, [], [], 0
+        for some in beginnings:
+            first = first_row(differs[at : at + len(some)])
+            assert first is not None
+            cuts.append(some[first])
+            wanted.append(two[at + first])
+            at += len(some)
+        rules = np.full(len(cuts), "", object)
+        for rule in self._rules:
+            if (side := self._hybrid((*given, rule))) and cuts:
+                agrees = side.run_batch(cuts, coverage=False).visible == np.array(wanted)
+                rules[agrees & (rules == "")] = rule
+        yield from zip(rows, cuts, rules.tolist(), strict=True)
+
     def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
-        """Judge what is left of a program when known differences are passed by."""
-        explained = self._explained(known)
-        if explained is not None:
-            at = self._first(explained, program)
-            if at is not None:
-                ops = [program[i : i + OP_BYTES] for i in range(0, OP_BYTES * (at + 1), OP_BYTES)]
-                for i in reversed(range(len(ops))):
-                    fewer = b"".join(ops[:i] + ops[i + 1 :])
-                    if explained.run(fewer).visible != self._two.run(fewer).visible:
-                        del ops[i]
-                program = b"".join(ops)
-        return self(program)
+        """Judge the first difference; if it is known, the first that is not or that is not loud."""
+        found = self(program)
+        for side in (self._with(self._loud), self._explained(known)):
+            if found is None or found.key not in known or side is None:
+                return found
+            if left := self._only(side, program):
+                found = self(left) or found
+        return found
+
+    def _only(self, side: Executor, program: bytes) -> bytes:
+        """Return what it takes for the first difference from another side; nothing for none."""
+        at = self._first(side, program)
+        if at is None:
+            return b""
+        ops = [program[i : i + OP_BYTES] for i in range(0, OP_BYTES * (at + 1), OP_BYTES)]
+        for i in reversed(range(len(ops))):
+            fewer = b"".join(ops[:i] + ops[i + 1 :])
+            if side.run(fewer).visible != self._two.run(fewer).visible:
+                del ops[i]
+        return b"".join(ops)
 
     def _first(self, one: Executor, program: bytes) -> int | None:
         """Return the first operation where user space sees something else than on the other."""
@@ -164,11 +240,7 @@ class Against:
 
     def _explained(self, known: frozenset[str]) -> Executor | None:
         """Return the executor of the profile with all known rules, as far as they go together."""
-        rules = {rule for key in known for rule in key.split("|")[2].split(",")}
-        names: tuple[str, ...] = ()
-        for rule in self._rules:
-            if rule in rules and self._hybrid((*names, rule)) is not None:
-                names = (*names, rule)
+        names = self._together({rule for key in known for rule in key.split("|")[2].split(",")})
         return self._hybrid(names) if names else None
 
     def __call__(self, program: bytes) -> Finding | None:
@@ -248,15 +320,14 @@ class Against:
 
     def _acts(self, program: bytes, rules: tuple[str, ...], last: int) -> int:
         """Return the operation after which entries differ that differ by the rules alone."""
-        setup = SETUPS[self._setup]
-        sides = World(self._profile), World(hybrid(self._profile, self._other, rules))
-        try:
-            steps = zip(*(side.run(setup + program) for side in sides), strict=True)
-            for i, _ in enumerate(steps, -len(setup) // OP_BYTES):
-                if i >= 0 and entries(sides[0]) != entries(sides[1]):
-                    return i
-        except InexpressibleError:
-            pass
+        other = self._hybrid(rules) or self._two
+        for i, beginning in enumerate(prefixes(program)):
+            hashes = set()
+            for side in (self._one, other):
+                side.run(beginning)
+                hashes.add(side.entries_hash())
+            if len(hashes) > 1:
+                return i
         return last
 
     def _states(self, program: bytes, acts: int) -> Iterator[str]:
@@ -271,7 +342,11 @@ class Against:
             yield f"{profile:{width}}  {'   '.join(told)}"
 
 
-def entries(world: World) -> list[bytes]:
-    """Return the entries at all places of the address spaces of a world."""
-    spaces: list[AddressSpace] = [world.names[name] for name in world.spaces]
-    return [mm.ptes(start, length).tobytes() for mm in spaces for start, length in WINDOWS]
+def _named(known: frozenset[str]) -> set[tuple[str, str, str]]:
+    """Return (where the difference is seen, rule, operation where it acts) of known findings."""
+    named = set()
+    for key in known:
+        _, kind, rules, operation = key.split("|")
+        where = {"lost write": "lost", "lost message": ""}.get(kind, operation)
+        named.add((where, rules, operation))
+    return named

@@ -83,7 +83,7 @@ class Step(NamedTuple):
 
 def violation_names(bits: int) -> tuple[str, ...]:
     """Return the names of the violations whose bits are set."""
-    return tuple(name for i, name in enumerate(VIOLATIONS) if bits >> i & 1)
+    return tuple(name for i, name in enumerate(VIOLATIONS) if bits >> i & 1) if bits else ()
 
 
 class Executor:
@@ -222,3 +222,7 @@ class Executor:
     def state_hash(self) -> int:
         """Return a hash of the state that the last run left, or of the setup's before the first."""
         return self._core.state_hash()
+
+    def entries_hash(self) -> int:
+        """Return a hash of the words of all PTEs that the last run left, and of nothing else."""
+        return self._core.entries_hash()

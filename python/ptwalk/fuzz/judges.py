@@ -6,7 +6,7 @@ other, so that a campaign takes as many as it wants.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +16,29 @@ from .corpus import Mask
 from .executor import Executor
 from .findings import Finding
 from .mutate import MAX_OPS, OP_BYTES, Programs
-from .program import decode, members, operation_of
+from .program import OPERATIONS, decode, members, op_number, operation_of
 from .task import Batch
 
 Ranks = npt.NDArray[np.int64]
 
-_CLOSELY = 8
+CHANGES = ("mprotect", "writeprotect", "numa", "change_protection")
+_CLOSELY = 4
 
 
 def run_all(executor: Executor, programs: Programs, *, coverage: bool = True) -> Batch:
-    """Run programs of different lengths, those of one length at a time."""
-    count = len(programs)
-    digest, visible, violations = (np.zeros(count, np.uint64) for _ in range(3))
-    branches = np.zeros((count, len(executor.branches) if coverage else 0), np.uint8)
-    for length in np.unique(programs.lengths).tolist():
-        rows = np.flatnonzero(programs.lengths == length)
-        ops = np.ascontiguousarray(programs.ops[rows, :length]).reshape(len(rows), -1)
-        part = executor.run_batch(ops, coverage=coverage)
-        digest[rows], visible[rows], violations[rows] = part.digest, part.visible, part.violations
-        if part.coverage is not None:
-            branches[rows] = part.coverage
-    return Batch(digest, visible, branches, violations)
+    """Run programs of different lengths."""
+    done = executor.run_batch(programs.rows(), coverage=coverage)
+    none = np.zeros((len(programs), 0), np.uint8)
+    reached = none if done.coverage is None else done.coverage
+    return Batch(done.digest, done.visible, reached, done.violations)
+
+
+def has_any(programs: Programs, names: Iterable[str]) -> Mask:
+    """Return which programs have any of some operations."""
+    inside = np.arange(programs.ops.shape[1]) < programs.lengths[:, None]
+    numbers = [op_number(name) for name in names]
+    named = np.isin(programs.ops[:, :, 0] % len(OPERATIONS), numbers) & inside
+    return np.asarray(named.any(axis=1))
 
 
 def prefixes(program: bytes) -> list[bytes]:
@@ -76,7 +78,7 @@ class Invariants:
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
     ) -> Ranks:
-        """Take programs with a violation; look closely at what is new, and at every eighth."""
+        """Take programs with a violation; look closely at what is new, and at every fourth."""
         ranks = np.asarray(batch.violations != 0, np.int64)
         rows = np.flatnonzero(fresh | (np.arange(len(programs)) % _CLOSELY == 0))
         some = Programs(programs.ops[rows], programs.lengths[rows])
@@ -130,17 +132,25 @@ class Kernels:
     def __init__(self, make: Callable[[str], Executor], setup: str) -> None:
         self._scalar = make("scalar")
         self._others = {name: make(name) for name in kernels() if name != "scalar"}
+        self._all = [self._scalar, *self._others.values()]
         self._setup = setup
 
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
     ) -> Ranks:
-        """Take programs whose digests differ; run them all on every kernel."""
-        digest = run_all(self._scalar, programs, coverage=False).digest
-        differs = np.zeros(len(programs), np.bool_)
-        for executor in self._others.values():
-            differs |= run_all(executor, programs, coverage=False).digest != digest
-        return differs.astype(np.int64)
+        """Take programs whose digests differ from the batch's, which one kernel made.
+
+        The kernels share the programs that change protections; those that are new run on each.
+        """
+        ranks: Ranks = np.zeros(len(programs), np.int64)
+        changed = has_any(programs, (*CHANGES, "register", "unregister", "close"))
+        turn = np.arange(len(programs)) % len(self._all)
+        for number, executor in enumerate(self._all):
+            rows = np.flatnonzero(changed & (fresh | (turn == number)))
+            some = Programs(programs.ops[rows], programs.lengths[rows])
+            differs = run_all(executor, some, coverage=False).digest != batch.digest[rows]
+            ranks[rows] |= differs
+        return ranks
 
     def __call__(self, program: bytes) -> Finding | None:
         """Return the first kernel that differs, the program cut off where it does."""

@@ -21,10 +21,10 @@ from .calls import ADDRESSES, WINDOWS, Done, World
 from .corpus import Mask
 from .executor import SETUPS
 from .findings import Finding
-from .judges import Ranks
+from .judges import CHANGES, Ranks, has_any
 from .leaf_model import PageFacts
 from .mutate import Programs
-from .program import OPERATIONS, decode, members
+from .program import decode, members
 from .statements import InexpressibleError, Values, newprot_word, values_of
 from .task import Batch
 
@@ -35,7 +35,6 @@ _TABLE_WORD = (*_OLD, "6.1")  # UFFDIO_WRITEPROTECT takes the word of the flags
 _PG_ANON, _PG_EXCLUSIVE, _PG_DIRTY, _PG_KSM = 2, 4, 8, 32  # of AddressSpace.pages
 _VM_LOCKED = 0x2000
 _WP_UNPOPULATED = 1 << 13
-_CHANGES = ("mprotect", "writeprotect", "numa", "change_protection")
 
 
 def protection_word(vm_flags: int) -> int:
@@ -148,20 +147,16 @@ class Model:
     """
 
     name = "model"
-    limit = 6
+    limit = 3
 
     def __init__(self, profile: str, setup: str) -> None:
         self._profile, self._setup = profile, setup
-        self._numbers = [i for i, name in enumerate(OPERATIONS) if name in _CHANGES]
 
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
     ) -> Ranks:
         """Take programs that change protections."""
-        numbers = programs.ops[:, :, 0] % len(OPERATIONS)
-        inside = np.arange(numbers.shape[1]) < programs.lengths[:, None]
-        changes = np.isin(numbers, self._numbers) & inside
-        return np.asarray(changes.any(axis=1), np.int64)
+        return has_any(programs, CHANGES).astype(np.int64)
 
     def __call__(self, program: bytes) -> Finding | None:
         """Return the first entry that is not what the model says."""
@@ -171,7 +166,7 @@ class Model:
                 pass
             for i, op in enumerate(map(members, decode(program))):
                 statement = world.statement(op)
-                checked = statement.name in _CHANGES and statement.space
+                checked = statement.name in CHANGES and statement.space
                 mm = world.names[statement.space] if checked else None
                 before = Snapshot.of(mm) if mm else None
                 done = world.perform(statement)
@@ -206,8 +201,8 @@ class Model:
         end = values["at"] + values["length"]
         rows = zip(ADDRESSES, before.words, after.words, before.levels, after.levels, strict=True)
         for i, (at, old, new, level_before, level_after) in enumerate(rows):
-            expected, vma = {old}, before.vma(at)
-            if values["at"] <= at < end and vma:
+            expected, vma = {old}, None
+            if values["at"] <= at < end and (vma := before.vma(at)):
                 if level_after > 1 or vma.vm_flags & _VM_LOCKED:
                     continue  # huge or without a table; mlock populates what becomes writable
                 expected = self._expected(

@@ -20,6 +20,8 @@ Weights = npt.NDArray[np.float64]
 # Bytes of an operation: op, mm, page, nr, arg (two), page2, extra.
 _PAGE, _NR, _ARG, _PAGE2 = 2, 3, 4, 6
 _FRESH = 4  # new operations that wait for each child
+_EDGES = np.array([158, 159, 160, 207, 208, 239, 240], np.uint8)  # ends of PMD, PUD, PGD entries
+_SMALL = np.array([0, 1, 1, 2, 3, 3, 7], np.uint8)
 _LENGTHS = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 4, 8, 16, 16, 16, 64, 128, 129, 192], np.uint8)
 
 
@@ -45,6 +47,12 @@ class Programs:
         """Return one program as bytes."""
         return self.ops[i, : self.lengths[i]].tobytes()
 
+    def rows(self) -> list[bytes]:
+        """Return all programs as bytes."""
+        data, width = self.ops.tobytes(), MAX_OPS * OP_BYTES
+        ends = (OP_BYTES * self.lengths + width * np.arange(len(self))).tolist()
+        return [data[i * width : end] for i, end in enumerate(ends)]
+
     @classmethod
     def of(cls, programs: Sequence[bytes]) -> Programs:
         """Lay byte strings side by side, whole operations each."""
@@ -60,9 +68,11 @@ class Programs:
 def swarm(rng: np.random.Generator, weights: Weights) -> Weights:
     """Return how likely each operation is in one batch: some of them only, or all.
 
-    What needs several operations of a few kinds is met sooner where there are few kinds.
+    What needs several operations of a few kinds is met sooner where there are few kinds; those that
+    weigh most are seldom left out.
     """
-    chosen = weights * (rng.random(len(weights)) < rng.choice([0.15, 0.3, 0.6, 1.0]))
+    share = rng.choice([0.15, 0.3, 0.6, 1.0]) ** (1 / np.maximum(weights, 1))
+    chosen = weights * (rng.random(len(weights)) < share)
     some = chosen if np.count_nonzero(chosen) > 1 else weights
     likely: Weights = some / some.sum()
     return likely
@@ -75,13 +85,14 @@ def random_ops(rng: np.random.Generator, shape: tuple[int, ...], likely: Weights
     ops[..., 1] &= np.where(rng.random(shape) < 0.8, 0, 0xFF).astype(np.uint8)
     for place in (_PAGE, _PAGE2):
         near = rng.choice(np.array([0, 0x3, 0xF, 0xFF], np.uint8), shape, p=[0.4, 0.3, 0.15, 0.15])
-        ops[..., place] &= near
+        edge = rng.random(shape) < 0.1
+        ops[..., place] = np.where(edge, rng.choice(_EDGES, shape), ops[..., place] & near)
     usual = rng.random(shape) < 0.9
     ops[..., _NR] = np.where(usual, rng.choice(_LENGTHS, shape), ops[..., _NR])
     # Small numbers are modes, protections and accesses; of flags, few at a time are not refused.
     few = ops[..., _ARG : _ARG + 2] & rng.integers(0, 256, (*shape, 2), np.uint8)
     small = (rng.random(shape) < 0.6)[..., None]
-    number = np.stack([rng.integers(0, 4, shape, np.uint8), np.zeros(shape, np.uint8)], axis=-1)
+    number = np.stack([rng.choice(_SMALL, shape), np.zeros(shape, np.uint8)], axis=-1)
     ops[..., _ARG : _ARG + 2] = np.where(small, number, few)
     return ops
 

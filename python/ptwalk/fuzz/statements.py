@@ -286,7 +286,7 @@ def _numa(world: World, values: Values) -> str:
         f"{name}.change_protection({max(vma.start, start):#x}, {min(vma.end, end):#x}, "
         f"{_PAGE_NONE:#x}, {_PROT_NUMA})"
         for vma in world.names[name].vmas
-        if vma.start < end and vma.end > start and vma.vm_flags & _ACCESS_FLAGS
+        if max(vma.start, start) < min(vma.end, end) and vma.vm_flags & _ACCESS_FLAGS
         if not vma.vm_flags & _SPECIAL_VMA
     ]
     return f"[{', '.join(calls)}]"

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from .corpus import Entry, Mask, features_of, first_reached
 from .findings import Finding
 from .mutate import Programs, Weights, mutate, swarm
+from .trim import trimmed
 
-ROUNDS, PROGRAMS = 4, 2048  # a task is that many batches of that many programs
+ROUNDS, PROGRAMS = 4, 512  # a task is that many batches of that many programs
 LONGEST = 24  # operations of most programs; short ones run fast and say more
 
 Counts = dict[str, int]
@@ -149,10 +150,10 @@ def run_task(bench: Bench, seed: int, task: int, before: Before) -> TaskResult:
         features = features_of(batch.coverage)
         first = first_reached(features, seen)
         seen |= features.any(axis=0)
-        new = [Entry(programs[row], found) for row, found in first.items()]
+        work.judge(programs, batch, np.isin(np.arange(PROGRAMS), list(first)))
+        new = trimmed(work.reached, [Entry(programs[row], found) for row, found in first.items()])
         parents += [entry.program for entry in new]
         work.entries += new
-        work.judge(programs, batch, np.isin(np.arange(PROGRAMS), list(first)))
     return TaskResult(task, tuple(work.entries), tuple(work.findings), work.counts)
 
 
@@ -164,6 +165,9 @@ class _Work:
         self.entries: list[Entry] = []
         self.findings: list[Finding] = []
         self.counts: Counts = {}
+
+    def reached(self, programs: Programs) -> Mask:
+        return features_of(self.bench.run(programs).coverage)
 
     def judge(self, programs: Programs, batch: Batch, fresh: Mask) -> None:
         self.count("programs", len(programs))

@@ -59,6 +59,7 @@ class AddressSpaceMachine(RuleBasedStateMachine):
         self.machine = Machine(self.profile)
         self.spaces = [AddressSpace(machine=self.machine)]
         self.uffds: list[Userfaultfd] = []
+        self._homes: dict[int, AddressSpace] = {}  # by the numbers of userfaultfds
 
     def attempt(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Make a call and return its result; None where the kernel refuses it."""
@@ -72,10 +73,31 @@ class AddressSpaceMachine(RuleBasedStateMachine):
         """Return the address space that a drawn number stands for."""
         return self.spaces[number % len(self.spaces)]
 
-    @initialize(backing=st.sampled_from(BACKINGS))
-    def map_first(self, backing: str) -> None:
-        """Begin with half of the area mapped."""
+    def inside(self, mm: AddressSpace, where: tuple[int, int]) -> tuple[int, int]:
+        """Return the range, or the part of it that one mapping holds, moved there if need be."""
+        vmas = mm.vmas
+        if not vmas:
+            return where
+        start, length = where
+        vma = next((v for v in vmas if v.start <= start < v.end), None)
+        if vma is None:
+            vma = vmas[start // PAGE % len(vmas)]
+            start = vma.start + start % vma.length
+        return start, min(length, vma.end - start)
+
+    @initialize(
+        backing=st.sampled_from(BACKINGS),
+        mode=st.sampled_from(["", "wp", "missing|wp"]),
+        armed=st.booleans(),
+    )
+    def map_first(self, backing: str, mode: str, armed: bool) -> None:
+        """Begin with half of the area mapped, most often registered, and armed before any page."""
         map_area(self.spaces[0], AROUND_PMD, AREA // 2, "rw-", backing)
+        if mode:
+            self.userfaultfd(0, "")
+            self.register(0, (AROUND_PMD, AREA // 2), mode)
+            if armed:
+                self.writeprotect(0, (AROUND_PMD, AREA // 2), True)
 
     @rule(
         mm=SPACES,
@@ -127,9 +149,11 @@ class AddressSpaceMachine(RuleBasedStateMachine):
     @rule(mm=SPACES, features=st.sampled_from(["", "wp_unpopulated", "wp_async"]))
     def userfaultfd(self, mm: int, features: str) -> None:
         """Open a userfaultfd, where the kernel has the feature."""
-        uffd = self.attempt(self.space(mm).userfaultfd, features or 0)
+        home = self.space(mm)
+        uffd = self.attempt(home.userfaultfd, features or 0)
         if uffd is not None:
             self.uffds.append(uffd)
+            self._homes[uffd.number] = home
 
     def _uffd(self, number: int) -> Userfaultfd:
         return self.uffds[number % len(self.uffds)]
@@ -137,8 +161,9 @@ class AddressSpaceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.uffds)
     @rule(uffd=SPACES, where=RANGES, mode=st.sampled_from(["wp", "missing", "missing|wp"]))
     def register(self, uffd: int, where: tuple[int, int], mode: str) -> None:
-        """Register a range."""
-        self.attempt(self._uffd(uffd).register, *where, mode)
+        """Register a part of a mapping."""
+        chosen = self._uffd(uffd)
+        self.attempt(chosen.register, *self.inside(self._homes[chosen.number], where), mode)
 
     @precondition(lambda self: self.uffds)
     @rule(uffd=SPACES, where=RANGES)
@@ -149,14 +174,18 @@ class AddressSpaceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.uffds)
     @rule(uffd=SPACES, where=RANGES, protect=st.booleans())
     def writeprotect(self, uffd: int, where: tuple[int, int], protect: bool) -> None:
-        """Arm the entries of a range, or resolve them."""
-        self.attempt(self._uffd(uffd).writeprotect, *where, protect=protect)
+        """Arm the entries of a part of a mapping, or resolve them."""
+        chosen = self._uffd(uffd)
+        self.attempt(
+            chosen.writeprotect, *self.inside(self._homes[chosen.number], where), protect=protect
+        )
 
     @precondition(lambda self: self.uffds)
     @rule(uffd=SPACES, where=RANGES, wp=st.booleans())
     def copy(self, uffd: int, where: tuple[int, int], wp: bool) -> None:
-        """Fill missing pages."""
-        self.attempt(self._uffd(uffd).copy, *where, wp=wp)
+        """Fill missing pages of a mapping."""
+        chosen = self._uffd(uffd)
+        self.attempt(chosen.copy, *self.inside(self._homes[chosen.number], where), wp=wp)
 
     @precondition(lambda self: self.uffds)
     @rule(uffd=SPACES)
@@ -169,3 +198,13 @@ class AddressSpaceMachine(RuleBasedStateMachine):
         """No invariant of the tables, VMAs, pages and swap is broken."""
         for mm in self.spaces:
             assert mm.validate() == []
+
+    @invariant()
+    def holes_are_empty(self) -> None:
+        """No entry of the area is left where nothing is mapped."""
+        for mm in self.spaces:
+            at, end = AROUND_PMD, AROUND_PMD + AREA
+            starts = [(vma.start, vma.end) for vma in mm.vmas if at < vma.end and vma.start < end]
+            for start, stop in [*starts, (end, end)]:
+                assert start <= at or not mm.ptes(at, start - at).any(), "an entry in a hole"
+                at = stop

@@ -36,6 +36,7 @@ class ChangeJudge {
   };
   [[nodiscard]] std::vector<Piece> pieces() const;
   [[nodiscard]] bool asks_for(const Vma& vma) const;
+  [[nodiscard]] bool arms_none(const Vma& vma) const;
   [[nodiscard]] u64 judge_piece(const Piece& before, u64 word, const ProtectResult& result,
                                 ProtectResult& seen) const;
   [[nodiscard]] u64 judge_asked(const Piece& before, u64 word) const;

@@ -42,5 +42,7 @@ void add_message(Hash& hash, const UffdMsg& message);
 u64 add_state(Hash& hash, const Machine& machine, Scope scope);
 /// The same as one word.
 [[nodiscard]] u64 state_hash(const Machine& machine);
+/// A hash of the words of all PTEs of all address spaces, and of nothing else.
+[[nodiscard]] u64 entries_hash(const Machine& machine);
 
 }  // namespace ptwalk::fuzz

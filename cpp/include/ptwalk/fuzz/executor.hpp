@@ -43,6 +43,8 @@ class Executor {
 
   /// Of the state that the last run left, or of the setup.
   [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_.machine); }
+  /// A hash of the page table entries that the last run left.
+  [[nodiscard]] u64 entries_hash() const { return fuzz::entries_hash(*world_.machine); }
   /// How often the last run took each branch.
   [[nodiscard]] std::span<const u64> coverage();
   [[nodiscard]] const Profile& profile() const { return profile_; }
