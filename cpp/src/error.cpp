@@ -137,6 +137,8 @@ constexpr Row ROWS[] = {
     {Cause::entry_migrating, EAGAIN,
      "the page at {a} is being migrated; finish that and call again"},
     {Cause::entry_special, EFAULT, "{a} holds {b}, an entry that cannot be used here"},
+    {Cause::fault_repeats, EFAULT,
+     "{a} holds {b}, for which the kernel would take the same fault for ever; store another entry"},
     {Cause::page_not_cached, EFAULT, "{a} is not in the page cache; write the file's page first"},
     {Cause::beyond_eof, EFAULT, "{a} lies beyond the end of its file; extend the file first"},
     {Cause::beyond_eof_einval, EINVAL,

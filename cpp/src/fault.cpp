@@ -128,7 +128,7 @@ Error AddressSpace::touch(const FaultRequest& request, AccessResult& result) {
       return finish(Outcome::done);
     }
     if (stuck)  // an entry without US, say: the kernel would take the fault for ever
-      return {Cause::entry_special, "access", request.addr, pte_of(at)};
+      return {Cause::fault_repeats, "access", request.addr, pte_of(at)};
     const Vma* vma = vmas.find(request.addr);
     if (!vma) {
       cover(Branch::access_no_vma);
@@ -212,10 +212,12 @@ Result<u64> AddressSpace::fault_in(const char* call, u64 start, u64 end, const F
     if (vma->kind == VmaKind::hugetlb || is_huge_leaf(tables, tables.walk(addr)))
       return fail(Cause::huge_fault, addr);
     if (!(vma->flags & allowed)) return fail(Cause::gup_refused, vma->start, vma->end, vma->flags);
-    for (;;) {
+    for (u64 seen = 0;;) {
       // follow_page_pte(): an entry that allows the access is left alone.
       const u64* pte = tables.find(addr, PTE_LEVEL);
       if (pte && (*pte & need) == need) break;
+      if (pte && *pte && *pte == seen) return fail(Cause::fault_repeats, addr, seen);
+      seen = pte ? *pte : 0;
       if (Error e = need_tables_for_page(call, addr)) return {done, e};
       const Fault fault = handle_mm_fault(*vma, {addr, how.write, true, how.nowait});
       if (fault == Fault::blocked || fault == Fault::migrating)

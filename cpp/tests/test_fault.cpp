@@ -149,7 +149,7 @@ TEST_CASE("what the model cannot answer is an error, and no endless fault") {
   const u64 addr = s.anon(1024);
   const u64 no_user[] = {0x8000000012345061};
   REQUIRE(s.mm->set_ptes(addr, no_user).ok());
-  CHECK(s.mm->access(addr, false).error.cause == Cause::entry_special);
+  CHECK(s.mm->access(addr, false).error.cause == Cause::fault_repeats);
   REQUIRE(s.mm->set_entry(addr + PMD_SIZE, PMD_LEVEL, 0x80000000400000a5).ok());
   CHECK(s.mm->access(addr + PMD_SIZE, false).ok());
   CHECK(s.mm->access(addr + PMD_SIZE, true).error.cause == Cause::huge_fault);

@@ -73,6 +73,7 @@ enum class Cause : u8 {
   entry_busy,
   entry_migrating,
   entry_special,
+  fault_repeats,
   page_not_cached,
   beyond_eof,
   beyond_eof_einval,

@@ -65,7 +65,10 @@ RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
   const u64 found =
       add_state(report.digest, *world_.machine, world_.raw ? Scope::everywhere : Scope::vmas);
   // Raw stores make whatever states they like.
-  if (!world_.raw) report.violations |= found;
+  if (world_.raw)
+    report.violations &= ~bit(Violation::fault_repeats);
+  else
+    report.violations |= found;
   return {.digest = report.digest.value(),
           .visible = report.visible.value(),
           .violations = report.violations,

@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "ptwalk/fuzz/violations.hpp"
+
 namespace ptwalk::fuzz {
 namespace {
 
@@ -105,6 +107,7 @@ void Report::refuse(const Error& error) {
   digest.add(u64(error.cause), error.a, error.b, error.c);
   visible.add(u64(errno_of(error.cause)) + 1);
   ended = Ended::refused;
+  if (error.cause == Cause::fault_repeats) violations |= bit(Violation::fault_repeats);
   if (!steps) return;
   write(true, errno_name(error));
   write(false, describe(error));

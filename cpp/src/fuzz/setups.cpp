@@ -24,6 +24,7 @@ enum : u8 {
   RECLAIM_OP = 13,
   USERFAULTFD_OP = 16,
   REGISTER_OP = 18,
+  WRITEPROTECT_OP = 20,
 };
 
 constexpr u16 mmap_arg(u16 prot, u64 flags) { return u16(prot | flags << 3); }
@@ -57,6 +58,11 @@ constexpr Op LARGE[] = {map(0, 192, SHARED, SHMEM), uffd(0), watch(0, 192, WP),
 constexpr Op TWO_UFFDS[] = {
     map(0, 16, 0, ANON), {MPROTECT_OP, 0, 8, 8, READ, 0, 0},        uffd(0), uffd(0),
     watch(0, 8, WP),     {REGISTER_OP, SECOND_UFFD, 8, 8, WP, 0, 0}};
+constexpr Op STALE_16[] = {map(0, 16, SHARED, SHMEM),
+                           uffd(0),
+                           watch(0, 16, WP),
+                           {WRITEPROTECT_OP, 0, 0, 16, 1, 0, 0},
+                           watch(0, 16, MISSING)};
 constexpr Op MIXED[] = {map(0, 16, 0, ANON),    map(16, 16, SHARED, SHMEM),
                         map(32, 16, 0, SHMEM),  map(48, 16, SHARED, REGULAR),
                         map(64, 8, 0, REGULAR), touch(0, 12, 1),
@@ -84,6 +90,8 @@ constexpr Setup SETUPS[] = {
      "1 GiB of shared shmem, registered for wp, a page on either side of a PMD entry's end", LARGE},
     {"two-uffds", "8 anonymous pages, and 8 read-only ones that another userfaultfd is told of",
      TWO_UFFDS},
+    {"stale-16", "16 pages of shared shmem with markers that outlived their registration for wp",
+     STALE_16},
     {"mixed", "five kinds of mappings with pages present and in swap, and a fork of all", MIXED},
 };
 

@@ -26,6 +26,7 @@ enum class Violation : u8 {
   flush_unlike_count,  ///< v5.12's one flush came without a count, or the count without it
   // Of what an operation answers, judged in every run.
   unmapped_access,   ///< an access was done, but no entry allows it
+  fault_repeats,     ///< a fault would be taken for ever
   left_asleep,       ///< a wake or resolve left a waiter asleep
   copied_unarmed,    ///< UFFDIO_COPY and the like with WP left a page unarmed
   changing_ignored,  ///< an ioctl was done though event messages wait to be read
