@@ -68,9 +68,9 @@ class Settings:
 DEFAULT = Settings("default")
 QUICK = Settings(
     "quick",
-    small_rounds=60,
+    small_rounds=30,
     rounds=3,
-    seconds=1.0,
+    seconds=0.3,
     large_mixes=("present", "70/15/10/5"),
     slow_in_dram=False,
     simulated=(GIB, TIB, 64 * TIB),
@@ -78,5 +78,5 @@ QUICK = Settings(
     starts=4,
     children=1,
     programs=5_000,
-    executions=20_000,
+    executions=5_000,
 )
