@@ -80,7 +80,7 @@ def test_rates_are_made_of_nanoseconds() -> None:
 
 
 def test_a_slow_program_is_divided_into_operations() -> None:
-    figures = {"loop in C++": 8100, "programs of nothing": 100}
+    figures = {"loop in C++": 8100.0, "programs of nothing": 100.0}
     slow = line("fuzz", {"pages": "16 pages"}, "loop in C++", figures)
     why = outcome("programs of 20 operations on 16 pages, one core", slow).why
     assert why == "a program takes 8100 ns, one without operations 100; 400 each"
