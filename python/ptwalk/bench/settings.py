@@ -68,6 +68,7 @@ class Settings:
 DEFAULT = Settings("default")
 QUICK = Settings(
     "quick",
+    large_tables=16384,
     small_rounds=30,
     rounds=3,
     seconds=0.3,
