@@ -22,6 +22,8 @@ class PageCache {
   static constexpr u64 NO_INDEX = ~0ull;
 
   explicit PageCache(UndoLog* undo = nullptr) : undo_(undo) {}
+  PageCache(const PageCache&) = delete;  // the log and `recent_` point to nodes
+  PageCache& operator=(const PageCache&) = delete;
 
   [[nodiscard]] const CacheEntry* find(u64 index) const {
     const Node* const node = node_of(index);

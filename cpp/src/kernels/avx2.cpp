@@ -8,8 +8,7 @@ namespace ptwalk {
 
 SpanCounts apply_avx2(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
                       LeafFacts* facts) {
-  return ptes.size() < GROUP ? apply_few(plan, ptes, pages, facts)
-                             : apply_lanes(plan, ptes, pages, facts);
+  return apply_lanes(plan, ptes, pages, facts);
 }
 
 }  // namespace ptwalk

@@ -361,16 +361,9 @@ void change_plain(Pass& pass, Loop loop, u32 groups, const Found& found, LeafFac
     loop(pass, 0, groups);
 }
 
-/// Less than a group.
-SpanCounts apply_few(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
-                     LeafFacts* facts) {
-  if (facts) *facts = {};
-  return apply_scalar(plan, ptes, pages);
-}
-
 /// Whole groups by loops, what is left over by the scalar kernel.
-PTWALK_NOINLINE SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes,
-                                       const PagePool& pages, LeafFacts* facts) {
+PTWALK_NOINLINE SpanCounts apply_groups(const LeafPlan& plan, std::span<u64> ptes,
+                                        const PagePool& pages, LeafFacts* facts) {
   const u32 nr = u32(ptes.size()), groups = nr / GROUP;
   const bool known = facts && facts->known;
   if (facts) facts->known = false;
@@ -402,6 +395,14 @@ PTWALK_NOINLINE SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes
   if (nr % GROUP)
     add(pass.counts, apply_scalar_at(pass, groups * GROUP, nr % GROUP), groups * GROUP);
   return pass.counts;
+}
+
+/// The kernel itself. Less than a group is not worth the stack frame of more.
+SpanCounts apply_lanes(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
+                       LeafFacts* facts) {
+  if (ptes.size() >= GROUP) return apply_groups(plan, ptes, pages, facts);
+  if (facts) *facts = {};
+  return apply_scalar(plan, ptes, pages);
 }
 
 }  // namespace

@@ -199,8 +199,8 @@ class Campaign:
         """
         start, before = time.monotonic(), self._seconds
         running: dict[Future[TaskResult], int] = {}
-        todo = self._numbers(tasks)
-        task = next(todo, None)
+        numbers = self._numbers(tasks)
+        task = next(numbers, None)
         try:
             while True:
                 late = seconds is not None and time.monotonic() - start >= seconds
@@ -209,7 +209,7 @@ class Campaign:
                     if self.spec.basis(task) > self._merged:
                         break  # what it must know is not there yet
                     running[pool.submit(self._run_task, self.spec, task, self._before(task))] = task
-                    task = next(todo, None)
+                    task = next(numbers, None)
                 if not running:
                     break
                 if late:
