@@ -49,14 +49,11 @@ struct SharedStep {
   SpanCounts counts{};
 };
 
-/// A span of entries whose turn comes later, with others, on several threads. Facts are of whole
-/// tables.
+/// A span of entries whose turn comes later, with others, on several threads.
 struct LeafJob {
   u64* pmd;
   std::span<u64> ptes;
   u64 addr;
-  LeafFacts facts{};
-  SpanCounts counts{};
   [[nodiscard]] bool whole() const { return ptes.size() == PTRS_PER_TABLE; }
 };
 /// From so many tables on threads pay: a MiB of tables.
@@ -86,8 +83,12 @@ class Walk {
   i64 change_table(u64* pmd, u64* table, u64 addr, u64 next);
   i64 change_ptes(u64* pmd, u64* first, u64 addr, u64 next);
   i64 change_recent(u64* ptes, Range range);
-  void apply(LeafJob& job) const;
-  void finish(const LeafJob& job);
+  [[nodiscard]] SpanCounts apply(const LeafJob& job) const;
+  LeafFacts& facts_of(const LeafJob& job) const {
+    FrameArena& frames = tables_.frames();
+    return frames.info(frames.pfn_of(job.ptes.data())).facts;
+  }
+  void finish(const LeafJob& job, const SpanCounts& counts);
   void run_jobs();
 
   bool prepare(u64* entry, Level level);
@@ -376,34 +377,29 @@ i64 Walk::change_table(u64* pmd, u64* table, u64 addr, u64 next) {
 i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
   const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
   const std::span ptes(first, ((next - addr) >> PAGE_SHIFT) - u64(short_one));
-  FrameArena& frames = tables_.frames();
   LeafJob job{pmd, ptes, addr};
-  if (job.whole()) job.facts = frames.info(frames.pfn_of(ptes.data())).facts;
-  frames.will_store(ptes.data(), ptes.size());
+  LeafFacts& facts = facts_of(job);
+  const bool known = facts.known && job.whole();
+  tables_.frames().will_store(ptes.data(), ptes.size());
+  facts.known = known;  // the kernel keeps them up
   if (defers_) {
     jobs_.push_back(job);
     if (jobs_.size() == MOST_JOBS) run_jobs();
     return 0;
   }
-  apply(job);
-  if (planted(Mutant::present_counted_twice)) job.counts.pages += job.counts.present;
-  finish(job);
-  return job.counts.pages;
+  const SpanCounts counts = apply(job);
+  finish(job, counts);
+  return counts.pages + (planted(Mutant::present_counted_twice) ? counts.present : 0);
 }
 
-void Walk::apply(LeafJob& job) const {
-  job.counts = kernel_(plan_, job.ptes, huge_.machine.pages, job.whole() ? &job.facts : nullptr);
+SpanCounts Walk::apply(const LeafJob& job) const {
+  return kernel_(plan_, job.ptes, huge_.machine.pages, job.whole() ? &facts_of(job) : nullptr);
 }
 
 /// Puts what the kernel did to a span into the account.
-void Walk::finish(const LeafJob& job) {
-  const SpanCounts& counts = job.counts;
+void Walk::finish(const LeafJob& job, const SpanCounts& counts) {
   account(counts, 1);
-  if (job.whole()) {
-    FrameArena& frames = tables_.frames();
-    frames.info(frames.pfn_of(job.ptes.data())).facts = job.facts;
-    if (counts.present == 0) tables_.share_if_uniform(job.pmd);
-  }
+  if (job.whole() && counts.present == 0) tables_.share_if_uniform(job.pmd);
   if (counts.bad_page_map)
     result_.warnings.insert(result_.warnings.end(), counts.bad_page_map, Warning::bad_page_map);
   if (counts.flush_first <= counts.flush_last)
@@ -415,14 +411,15 @@ void Walk::finish(const LeafJob& job) {
 void Walk::run_jobs() {
   const std::size_t chunks = (jobs_.size() + TABLES_PER_CHUNK - 1) / TABLES_PER_CHUNK;
   const unsigned threads = jobs_.size() < MANY_TABLES ? 1 : huge_.machine.threads;
+  std::vector<SpanCounts> counts(jobs_.size());
   ThreadPool::shared().run(threads, chunks, [&](std::size_t chunk) {
     const std::size_t first = chunk * TABLES_PER_CHUNK;
     const std::size_t last = std::min(first + TABLES_PER_CHUNK, jobs_.size());
-    for (std::size_t i = first; i < last; ++i) apply(jobs_[i]);
+    for (std::size_t i = first; i < last; ++i) counts[i] = apply(jobs_[i]);
   });
-  for (const LeafJob& job : jobs_) {
-    finish(job);
-    deferred_pages_ += job.counts.pages;
+  for (std::size_t i = 0; i < jobs_.size(); ++i) {
+    finish(jobs_[i], counts[i]);
+    deferred_pages_ += counts[i].pages;
   }
   jobs_.clear();
 }

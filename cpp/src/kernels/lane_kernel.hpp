@@ -108,6 +108,7 @@ template <Absent ABSENT, Form FORM>
 PTWALK_TARGET void change_words(Pass& pass, u32 at, u32 end) {
   const Masks m(pass.plan, FORM == Form::upgraded);
   u64* const ptes = pass.ptes;
+  const u64 ahead = (end - at) * GROUP == PTRS_PER_TABLE ? PTRS_PER_TABLE : 0;  // the next table
   bool asks = pass.plan.gathers_flush, front = true;
   while (asks && at < end) {
     const u32 group = front ? at++ : --end;
@@ -116,8 +117,10 @@ PTWALK_TARGET void change_words(Pass& pass, u32 at, u32 end) {
     if (note_flush(pass, group, old, now)) asks = std::exchange(front, false);
     store_group(ptes + group * GROUP, now);
   }
-  for (u64 *p = ptes + at * GROUP, *const stop = ptes + end * GROUP; p != stop; p += GROUP)
+  for (u64 *p = ptes + at * GROUP, *const stop = ptes + end * GROUP; p != stop; p += GROUP) {
+    prefetch_group(p + ahead);
     store_group(p, changed_group<ABSENT, FORM>(m, load_group(p)));
+  }
 }
 
 /// Loop where all words are none or the marker.
@@ -331,19 +334,22 @@ PTWALK_NOINLINE bool are_alike(const u64* ptes, u32 groups) {
   return true;
 }
 
-/// Changes words that are alike: the same bits flip in each as in the first.
-PTWALK_TARGET void flip_words(Pass& pass, Loop loop, u32 groups) {
-  const u64 was = pass.ptes[0];
-  loop(pass, 0, 1);
-  const U64 flips = all(was ^ pass.ptes[0]);
-  for (u64 *p = pass.ptes + GROUP, *const stop = pass.ptes + groups * GROUP; p != stop;
-       p += GROUP) {
+/// Changes words that are alike, and alike in what their pages are: the same bits flip in each as
+/// in the first.
+PTWALK_TARGET SpanCounts flip_words(const LeafPlan& plan, std::span<u64> ptes,
+                                    const PagePool& pages) {
+  u64 first = ptes[0];
+  SpanCounts counts = apply_scalar(plan, {&first, 1}, pages);
+  counts.present *= u32(ptes.size());
+  counts.pages *= u32(ptes.size());
+  if (counts.flush_first <= counts.flush_last) counts.flush_last = u32(ptes.size()) - 1;
+  const U64 flips = all(first ^ ptes[0]);
+  for (u64 *p = ptes.data(), *const stop = p + ptes.size(); p != stop; p += GROUP) {
     Group g = load_group(p);
     for (U64& v : g.v) v ^= flips;
     store_group(p, g);
   }
-  SpanCounts& counts = pass.counts;
-  if (counts.flush_first <= counts.flush_last) counts.flush_last = groups * GROUP - 1;
+  return counts;
 }
 
 /// Applies the plan to plain words, of which `facts` knows something or nothing.
@@ -355,16 +361,24 @@ void change_plain(Pass& pass, Loop loop, u32 groups, const Found& found, LeafFac
   }
   const bool same_for_all = loop == pass.loop || loop == pass.upgrading;
   facts.alike = facts.alike && same_for_all;
-  if (facts.alike)
-    flip_words(pass, loop, groups);
-  else
-    loop(pass, 0, groups);
+  loop(pass, 0, groups);
+}
+
+/// Whether a look at the first entry of a table says what becomes of all.
+bool first_speaks_for_all(const LaneRules& rules, const LeafFacts& facts, const PagePool& pages) {
+  if (!facts.known || !facts.alike || !rules.usable) return false;
+  if (rules.upgrade == LaneUpgrade::never) return true;
+  return asks_only_pages(rules) && facts.blocks && facts.all_exclusive(pages);
 }
 
 /// Whole groups by loops, what is left over by the scalar kernel.
 PTWALK_NOINLINE SpanCounts apply_groups(const LeafPlan& plan, std::span<u64> ptes,
                                         const PagePool& pages, LeafFacts* facts) {
   const u32 nr = u32(ptes.size()), groups = nr / GROUP;
+  if (facts && first_speaks_for_all(plan.lanes, *facts, pages)) {
+    update(*facts, plan.lanes);
+    return flip_words(plan, ptes, pages);
+  }
   const bool known = facts && facts->known;
   if (facts) facts->known = false;
   if (!plan.lanes.usable) return apply_scalar(plan, ptes, pages);
