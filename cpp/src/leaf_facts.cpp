@@ -32,9 +32,22 @@ bool are_alike(std::span<const u64> ptes) {
 }  // namespace
 
 bool every_page_exclusive(std::span<const u64> ptes, const PagePool& pages) {
-  return std::all_of(ptes.begin(), ptes.end(), [&](u64 pte) {
-    return !(pte & _PAGE_PRESENT) || pages.anon_exclusive((pte & PTE_PFN_MASK) >> PAGE_SHIFT);
-  });
+  // Branches ask for P of some entries together: of one, they would go wrong as often as right.
+  constexpr std::size_t AT_ONCE = 8;
+  while (!ptes.empty()) {
+    const auto some = ptes.first(std::min(AT_ONCE, ptes.size()));
+    ptes = ptes.subspan(some.size());
+    u64 any = 0, missing = 0;
+    for (u64 pte : some) any |= pte & _PAGE_PRESENT;
+    if (!any) continue;
+    for (u64 pte : some) {
+      const u64 present = pte & _PAGE_PRESENT;
+      const Pfn pfn = ((pte & PTE_PFN_MASK) >> PAGE_SHIFT) & -present;
+      missing |= present & ~u64(pages.anon_exclusive(pfn));
+    }
+    if (missing) return false;
+  }
+  return true;
 }
 
 LeafFacts leaf_facts(std::span<const u64> ptes, u64 marker, const PagePool& pages) {
