@@ -43,15 +43,20 @@ void Executor::apply(std::span<const u8> program, Report& report) {
       continue;
     }
     world_.raw |= operation.raw;
-    std::optional<OperationJudge> judge;
-    if (options_.judge == Judge::each && !world_.raw && !world_.fails)
-      judge.emplace(world_, operation.name, op);
-    operation.run(run, op);
-    if (judge) report.violations |= judge->judge();
-    if (options_.judge == Judge::each && !world_.raw && breaks_invariants(world_))
-      report.violations |= bit(Violation::invariant);
+    if (options_.judge == Judge::each)
+      apply_judged(run, operation, op);
+    else
+      operation.run(run, op);
     ++coverage_[3 * row + std::size_t(report.ended)];
   }
+}
+
+void Executor::apply_judged(Run& run, const Operation& operation, const Op& op) {
+  std::optional<OperationJudge> judge;
+  if (!world_.raw && !world_.fails) judge.emplace(world_, operation.name, op);
+  operation.run(run, op);
+  if (judge) run.report.violations |= judge->judge();
+  if (!world_.raw && breaks_invariants(world_)) run.report.violations |= bit(Violation::invariant);
 }
 
 RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {

@@ -52,6 +52,8 @@ class Executor {
  private:
   RunResult run(std::span<const u8> program, std::vector<Step>* steps);
   void apply(std::span<const u8> program, Report& report);
+  /// One operation, and what judges see before and after it.
+  void apply_judged(Run& run, const Operation& operation, const Op& op);
 
   const Profile profile_;
   const std::vector<u8> setup_;
