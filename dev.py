@@ -261,23 +261,23 @@ def test(arguments: list[str], sanitize: str | None) -> int:
     with lock():
         make_venv(["build", "test"])
         program = build(SANITIZERS[sanitize] if sanitize else "dev")
-    failed = replay_fuzz_inputs(SANITIZERS[sanitize] if sanitize else "dev") != 0
+    failed = replay_fuzz_inputs(sanitize) != 0
     if program is not None:
-        failed |= cpp_tests(program, arguments if sanitize else [], sanitize) != 0
+        failed |= call(*starter(sanitize), program, *(arguments if sanitize else [])) != 0
     else:
         print("C++ tests: not run, doctest is missing (Debian: doctest-dev)", flush=True)
-        failed = sanitize is not None or os.environ.get("CI") == "true"
+        failed |= sanitize is not None or os.environ.get("CI") == "true"
     if not sanitize:
         failed |= call(PYTHON, "-m", "pytest", *arguments) != 0
     return int(failed)
 
 
-def cpp_tests(program: Path, arguments: list[str], sanitize: str | None) -> int:
-    """Run the doctest program; older ThreadSanitizers need a little less address randomness."""
+def starter(sanitize: str | None) -> list[str]:
+    """Return what starts a program: older ThreadSanitizers need less address randomness."""
     random_bits = Path("/proc/sys/vm/mmap_rnd_bits")
     if sanitize == "thread" and random_bits.exists() and int(random_bits.read_text()) > TSAN_BITS:
-        return call("setarch", "-R", program, *arguments)
-    return call(program, *arguments)
+        return ["setarch", "-R"]
+    return []
 
 
 def fuzz_inputs(target: str) -> Path:
@@ -285,10 +285,11 @@ def fuzz_inputs(target: str) -> Path:
     return ROOT / "tests" / "data" / "fuzz" / FUZZ_INPUTS[target]
 
 
-def replay_fuzz_inputs(preset: str) -> int:
+def replay_fuzz_inputs(sanitize: str | None) -> int:
     """Run the inputs that are kept through each fuzz target, built without a fuzzer."""
-    programs = ROOT / "build" / preset
-    statuses = [call(programs / f"fuzz_{name}", fuzz_inputs(name)) for name in FUZZ_INPUTS]
+    programs = ROOT / "build" / (SANITIZERS[sanitize] if sanitize else "dev")
+    start = starter(sanitize)
+    statuses = [call(*start, programs / f"fuzz_{name}", fuzz_inputs(name)) for name in FUZZ_INPUTS]
     return int(any(statuses))
 
 

@@ -96,15 +96,18 @@ std::size_t read_entries(std::span<const u8> input, std::span<u64> words) {
   return nr;
 }
 
-void compare(const KernelInfo& kernel, const LeafPlan& plan, std::span<const u64> before,
-             const PagePool& pages) {
+/// Changes a copy of `before`, by the kernel and by scalar; what it became. `facts`: of a whole
+/// table, as in LeafKernel.
+std::array<u64, PTRS_PER_TABLE + 1> compare(const KernelInfo& kernel, const LeafPlan& plan,
+                                            std::span<const u64> before, const PagePool& pages,
+                                            LeafFacts* facts = nullptr) {
   constexpr u64 CANARY = 0x5a5a5a5a5a5a5a5a;
   std::array<u64, PTRS_PER_TABLE + 1> wanted, got;
   std::copy(before.begin(), before.end(), wanted.begin());
   std::copy(before.begin(), before.end(), got.begin());
   wanted[before.size()] = got[before.size()] = CANARY;
   const SpanCounts a = apply_scalar(plan, std::span(wanted).first(before.size()), pages);
-  const SpanCounts b = kernel.apply(plan, std::span(got).first(before.size()), pages, nullptr);
+  const SpanCounts b = kernel.apply(plan, std::span(got).first(before.size()), pages, facts);
   if (a != b) fuzz::report(std::string(kernel.name) + " counts otherwise than scalar");
   for (std::size_t i = 0; i <= before.size(); ++i)
     if (wanted[i] != got[i]) {
@@ -114,6 +117,25 @@ void compare(const KernelInfo& kernel, const LeafPlan& plan, std::span<const u64
                     1ull * got[i], 1ull * wanted[i]);
       fuzz::report(std::string(kernel.name) + text);
     }
+  const auto table = std::span<const u64>(got).first(before.size());
+  if (facts && !facts_hold(*facts, table, plan.lanes.marker, pages))
+    fuzz::report(std::string(kernel.name) + " keeps facts that do not hold");
+  return got;
+}
+
+/// One table under several requests, with what the kernel knows of it from one to the next. Pages
+/// of entries cease to be exclusive in between.
+void compare_known(const KernelInfo& kernel, Request request, std::span<const u64> table) {
+  PagePool pages = some_pages();
+  LeafFacts facts;
+  std::array<u64, PTRS_PER_TABLE + 1> words;
+  std::copy(table.begin(), table.end(), words.begin());
+  for (unsigned turn = 0; turn < 4; ++turn, request.cp_flags = u8(request.cp_flags + 2)) {
+    words = compare(kernel, plan_of(request), std::span(words).first(table.size()), pages, &facts);
+    const u64 present = words[request.rest % PTRS_PER_TABLE];
+    if (turn == 2 && pte_present(present) && pages.anon_exclusive(pte_pfn(present)))
+      pages.set_anon_exclusive(pte_pfn(present), false);
+  }
 }
 
 }  // namespace
@@ -130,6 +152,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // Where the span begins decides how a kernel's vectors lie.
   const std::size_t first = nr ? request.rest >> 2 & 15 : 0;
   for (const KernelInfo& kernel : supported_kernels().subspan(1))
-    compare(kernel, plan, std::span(words).first(nr).subspan(std::min(first, nr)), pages);
+    (void)compare(kernel, plan, std::span(words).first(nr).subspan(std::min(first, nr)), pages);
+  if (nr == PTRS_PER_TABLE)
+    for (const KernelInfo& kernel : supported_kernels().subspan(1))
+      compare_known(kernel, request, words);
   return 0;
 }

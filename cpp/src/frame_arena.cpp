@@ -14,6 +14,7 @@ struct SavedInfo {
   u64 row;
   u8 level;
   Uniform uniform;
+  u64 dirty;
 };
 
 }  // namespace
@@ -83,12 +84,13 @@ void FrameArena::save_info(u64 row) {
       this,
       [](void* self, UndoLog::Bytes saved) {
         const auto was = value_of<SavedInfo>(saved);
-        auto& all = static_cast<FrameArena*>(self)->info_;
-        all[was.row].level = was.level;
-        all[was.row].uniform = was.uniform;
-        all[was.row].facts = {};  // of the words that are undone
+        FrameInfo& info = static_cast<FrameArena*>(self)->info_[was.row];
+        info.level = was.level;
+        info.uniform = was.uniform;
+        info.facts = {};                         // of the words that are undone
+        if (was.level) info.dirty |= was.dirty;  // of a free frame, words stay as they are
       },
-      SavedInfo{row, info.level, info.uniform});
+      SavedInfo{row, info.level, info.uniform, info.dirty});
 }
 
 /// Saves those of the lines that are not saved yet, neighbours by one record.

@@ -27,8 +27,6 @@ bool swap_rules(const LeafPlan& plan, LaneRules& rules) {
   rules.swp_bit = plan.swp_set | plan.swp_clear;
   if (plan.drops_marker && rules.marker) rules.marker_clear = ~0ull;
   const bool negative = rules.marker >> 63;
-  rules.counts_marker = negative || rules.marker_clear;
-  rules.rare_low = u16(_PAGE_PROTNONE | (rules.arms ? ERRATUM_MASK : 0));
   if (!rules.arms && !negative && !rules.marker_clear && (rules.marker & rules.swp_bit))
     rules.rare_word = u16(rules.marker);
   const bool one_way = rules.arms ? plan.swp_set && !plan.swp_clear && !plan.drops_marker

@@ -97,7 +97,12 @@ Error AddressSpace::set_ptes(u64 start, std::span<const u64> values) {
     return {Cause::entry_not_canonical, call, user_end, user_end, u64(tables.levels())};
   const u64 end = start + (values.size() << PAGE_SHIFT);
   if (Error e = need_tables_for_pages(call, start, end)) return e;
-  for (u64 addr = start; addr < end; addr = align_down(addr, PMD_SIZE) + PMD_SIZE)
+  const auto next_table = [](u64 addr) { return align_down(addr, PMD_SIZE) + PMD_SIZE; };
+  for (u64 addr = start; addr < end; addr = next_table(addr))
+    if (const WalkEnd at = tables.walk(addr);
+        at.level > PTE_LEVEL && tables.kind(*at.entry, at.level) != EntryKind::none)
+      return {Cause::entry_no_table, call, PTE_LEVEL, addr};
+  for (u64 addr = start; addr < end; addr = next_table(addr))
     if (!tables.ensure(addr, PTE_LEVEL)) return {Cause::entry_no_table, call, PTE_LEVEL, addr};
   for (std::size_t i = 0; i < values.size(); ++i)
     store_pte(*machine, tables.writable(start + (u64(i) << PAGE_SHIFT), PTE_LEVEL), values[i]);

@@ -149,6 +149,25 @@ TEST_CASE("what was unmapped, freed and handed out again comes back, tables incl
   }
 }
 
+TEST_CASE("a frame that was used again between two checkpoints is zero when it is used once more") {
+  Space s;
+  const u64 addr = s.anon(512);
+  const auto outer = s.machine->checkpoint();
+  s.write(addr + pages(5));
+  s.write(addr + pages(300));
+  const auto inner = s.machine->checkpoint();
+  REQUIRE(s.mm->munmap(addr, PMD_SIZE).ok());
+  REQUIRE(
+      s.mm->mmap(addr, PMD_SIZE, PROT_RW, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_, NO_FILE, 0)
+          .ok());
+  s.write(addr + pages(100));
+  REQUIRE(s.machine->restore(*inner).ok());
+  CHECK(s.mm->count(addr, PMD_SIZE).present == 2);
+  REQUIRE(s.machine->restore(*outer).ok());
+  s.write(addr + pages(200));
+  CHECK(s.mm->count(addr, PMD_SIZE).present == 1);
+}
+
 TEST_CASE("restoring costs what was touched: the log does not grow with what is mapped or redone") {
   Space s;
   const u64 addr = s.shmem(1ull << 20);

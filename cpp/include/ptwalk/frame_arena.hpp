@@ -57,11 +57,11 @@ class FrameArena {
     const u64 last = (first % PTRS_PER_TABLE + nr - 1) / WORDS_PER_LINE;
     const u64 lines = (ALL_LINES >> (63 - last)) & (ALL_LINES << line);
     FrameInfo& info = info_[row];
+    if (undo_ && undo_->active() && (info.epoch != undo_->epoch() || (lines & ~info.lines)))
+      save_entries(row, lines);
     info.dirty |= lines;
     info.facts.known = false;
     shape_ += info.level != PTE_LEVEL;
-    if (!undo_ || !undo_->active()) return;
-    if (info.epoch != undo_->epoch() || (lines & ~info.lines)) save_entries(row, lines);
   }
   /// The caller is about to store to all of a table that it has just allocated.
   void will_fill(Pfn pfn) { info(pfn).dirty = ALL_LINES; }

@@ -39,13 +39,8 @@ struct LaneRules {
   u64 marker = 0;        ///< the usual marker's word; 0 without markers
   u64 marker_clear = 0;  ///< all ones: it becomes none
   u64 none_becomes = 0;
-  u64 swp_bit = 0;             ///< set (arms) or cleared in a swap word
-  bool counts_marker = false;  ///< markers must be told from swap words
-  // Words without P for the scalar step: negative ones (swap types from 16 on) but the usual
-  // marker, those with a bit of `rare_low` (PROT_NONE; stray A and D where none words change),
-  // and those whose low 16 bits are `rare_word` (a marker of the series that must stay).
-  u16 rare_low = 0;
-  u16 rare_word = 0xffff;
+  u64 swp_bit = 0;         ///< set (arms) or cleared in a swap word
+  u16 rare_word = 0xffff;  ///< low 16 bits of a marker of the series that must stay
   bool operator==(const LaneRules&) const = default;
 };
 

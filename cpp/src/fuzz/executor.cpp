@@ -53,7 +53,7 @@ void Executor::apply(std::span<const u8> program, Report& report) {
 
 void Executor::apply_judged(Run& run, const Operation& operation, const Op& op) {
   std::optional<OperationJudge> judge;
-  if (!world_.raw && !world_.fails) judge.emplace(world_, operation.name, op);
+  if (!world_.raw) judge.emplace(world_, operation.name, op);
   operation.run(run, op);
   if (judge) run.report.violations |= judge->judge();
   if (!world_.raw && breaks_invariants(world_)) run.report.violations |= bit(Violation::invariant);
@@ -67,8 +67,9 @@ RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
   Report report;
   report.steps = steps;
   apply(program, report);
+  const bool everywhere = world_.raw || options_.judge == Judge::each;
   const u64 found =
-      add_state(report.digest, *world_.machine, world_.raw ? Scope::everywhere : Scope::vmas);
+      add_state(report.digest, *world_.machine, everywhere ? Scope::everywhere : Scope::vmas);
   // Raw stores make whatever states they like.
   if (world_.raw)
     report.violations &= ~bit(Violation::fault_repeats);

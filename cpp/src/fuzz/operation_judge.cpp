@@ -111,7 +111,8 @@ u64 OperationJudge::judge_arms() const {
   return 0;
 }
 
-/// A store that stops at an armed page is told with the WP flag.
+/// A store that stops at an armed page is told with the WP flag. One that is armed no more may be
+/// another page.
 u64 OperationJudge::judge_messages() const {
   for (const Space& space : spaces_) {
     if (!lives(space.mm.get())) continue;
@@ -121,7 +122,9 @@ u64 OperationJudge::judge_messages() const {
       const bool was_armed = std::any_of(armed_.begin(), armed_.end(), [&](const Kept& kept) {
         return kept.mm == space.mm.get() && kept.addr == fault.address && pte_present(kept.word);
       });
-      if (!old && was_armed && !(fault.message.flags & UFFD_PAGEFAULT_FLAG_WP))
+      const u64 now = word_at(*space.mm, fault.address);
+      const bool is_armed = pte_present(now) && armed(space.mm->profile(), now);
+      if (!old && was_armed && is_armed && !(fault.message.flags & UFFD_PAGEFAULT_FLAG_WP))
         return bit(Violation::message_unlike_entry);
     }
   }

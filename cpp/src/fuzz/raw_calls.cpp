@@ -167,7 +167,7 @@ void run_set_vm_flags(Run& run, const Op& op) {
 }
 
 void run_fail_table_alloc(Run& run, const Op& op) {
-  run.world.fails = true;
+  run.world.fails = COUNTDOWN(op) != 0;
   run.mm(op).tables.fail_alloc(COUNTDOWN(op));
   run.report.end({});
 }

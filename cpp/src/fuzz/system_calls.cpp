@@ -39,14 +39,22 @@ bool Run::populates(const AddressSpace& mm, const ChangeRequest& request) {
          });
 }
 
+namespace {
+
+/// What was done needs an entry that allows it.
+void judge_access(const Run& run, u8 outcome, u64 entry, bool write) {
+  const u64 needed = _PAGE_PRESENT | (write ? _PAGE_RW : 0);
+  if (outcome == u8(Outcome::done) && !run.world.raw && (entry & needed) != needed)
+    run.report.violations |= bit(Violation::unmapped_access);
+}
+
+}  // namespace
+
 void run_access(Run& run, const Op& op) {
   const auto done = run.mm(op).access(AT(op), ACCESS(op), u32(THREAD(op)));
   run.report.access(done.value);
   run.report.end(done.error);
-  const u64 needed = _PAGE_PRESENT | (ACCESS(op) ? _PAGE_RW : 0);
-  if (done.ok() && done.value.outcome == Outcome::done && !run.world.raw &&
-      (done.value.after & needed) != needed)
-    run.report.violations |= bit(Violation::unmapped_access);
+  if (done.ok()) judge_access(run, u8(done.value.outcome), done.value.after, ACCESS(op));
 }
 
 void run_kernel_access(Run& run, const Op& op) {
@@ -92,7 +100,10 @@ void run_access_many(Run& run, const Op& op) {
       write[i] = one.write;
     }
     const auto done = run.mm(op).access_many({addrs, batch}, {write, batch}, {records, batch});
-    for (u64 i = 0; i < done.value; ++i) run.report.record(addrs[i], records[i]);
+    for (u64 i = 0; i < done.value; ++i) {
+      run.report.record(addrs[i], records[i]);
+      judge_access(run, records[i].outcome, records[i].after, write[i]);
+    }
     run.report.end(done.error);
     if (!done.ok()) return;
   }
@@ -173,7 +184,7 @@ void run_mremap(Run& run, const Op& op) {
   if (const Vma* vma = mm.vmas.find(start); vma && (vma->flags & VM_LOCKED))
     new_length = std::min(new_length, length + MAX_PAGES * PAGE_SIZE);
   std::vector<Mapped> pages;
-  if (run.judge == Judge::each && !run.world.raw && !run.world.fails)
+  if (run.judge == Judge::each && !run.world.raw)
     pages = mapped(mm, start, std::min(length, new_length));
   const auto done = mm.mremap(start, length, new_length, u32(MREMAP_FLAGS(op)), TO(op));
   run.report.result("address", done.ok() ? done.value : 0);

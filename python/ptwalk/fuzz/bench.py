@@ -20,7 +20,7 @@ from .model_judge import Model
 from .mutate import Programs
 from .program import OPERATIONS, TABLE
 from .running import RunningKernel
-from .task import Batch, Before, Judge, TaskResult, run_task
+from .task import RECIPE, Batch, Before, Judge, TaskResult, run_task
 
 # How often operations are drawn, where it is not once: what most needs to come together.
 _WEIGHTS = {
@@ -50,8 +50,8 @@ def judges_of(spec: Spec, setup: str) -> dict[str, Callable[[], Judge]]:
     def on_kernel(kernel: str) -> Executor:
         return Executor(spec.profile, setup, kernel=kernel, raw=raw)
 
-    def closely() -> Executor:
-        return Executor(spec.profile, setup, raw=raw, judge="each")
+    def closely() -> Executor:  # raw stores would void the laws for the rest of a program
+        return Executor(spec.profile, setup, raw=False, judge="each")
 
     made: dict[str, Callable[[], Judge]] = {
         "invariants": lambda: Invariants(closely(), setup),
@@ -99,8 +99,8 @@ class Workbench:
             self.weights *= 0.02 + (1 - judge.noise()) ** 2
         self.branches = self._executor.branches * (1 + len(self._against))
         self.features = len(self.branches) * len(STEPS)
-        names = "\n".join([*self.branches, *OPERATIONS])
-        self.fingerprint = hashlib.sha256(names.encode()).hexdigest()[:16]
+        kind = [*self.branches, *OPERATIONS, repr(RECIPE), repr(_WEIGHTS)]
+        self.fingerprint = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]
 
     def run(self, programs: Programs) -> Batch:
         """Run programs; the coverage of the other profile stands beside that of the profile."""

@@ -1,6 +1,6 @@
 """The corpus: programs that reached something first, and the features that they reached.
 
-A feature is a branch of the coverage map counted once, twice, up to four, or more often; so it is
+A feature is a branch of the coverage map counted at least so often, for each of `STEPS`; so it is
 new to meet a branch, and again to meet it many times.
 """
 

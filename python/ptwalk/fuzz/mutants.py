@@ -71,7 +71,8 @@ def look_for(
     limit = seconds + _GRACE
     done = _run(command, limit)
     if done is None:
-        return Detection(name, limit, "time limit", "a program does not end", killed)
+        said = f"nothing: it had to be killed after {limit:g} s"
+        return Detection(name, title=said, unit_tests=killed)
     status, told, said = done
     if status not in (0, 1):
         raise InvalidArgument(f"{' '.join(command)}: {said.strip()}")
@@ -140,7 +141,7 @@ def document(detections: Sequence[Detection], seconds: float, seed: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look for every mutant, or the named ones; return 1 if one is not found, 2 without any."""
+    """Look for every mutant, or the named ones; return 1 if one is not found, 2 if none can be."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="mutants (default: all)")
     parser.add_argument("--seconds", type=float, default=60, help="for each (default 60)")
@@ -155,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     options = ["--seed", str(args.seed), "--workers", "1"]
     options += [word for judge in args.judge for word in ("--judge", judge)]
+    if args.tests and _fails(args.tests, ""):
+        print(f"mutants: {args.tests} fails without any mutant", file=sys.stderr)
+        return 2
     detections = []
     for name in names:
         detections.append(look_for(name, args.seconds, options, args.tests))

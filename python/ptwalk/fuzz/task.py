@@ -21,6 +21,8 @@ from .trim import trimmed
 
 ROUNDS, PROGRAMS = 4, 512  # a task is that many batches of that many programs
 LONGEST = 24  # operations of most programs; short ones run fast and say more
+# A campaign goes on only where tasks do the same: the first number is for changes of what they do.
+RECIPE = (1, ROUNDS, PROGRAMS, LONGEST)
 
 Counts = dict[str, int]
 

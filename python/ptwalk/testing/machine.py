@@ -66,7 +66,8 @@ class AddressSpaceMachine(RuleBasedStateMachine):
         try:
             return call(*args, **kwargs)
         except KernelError as error:
-            event(f"{call.__name__}: {errno.errorcode[error.errno]}")
+            name = getattr(call, "__name__", repr(call))
+            event(f"{name}: {errno.errorcode.get(error.errno, error.errno)}")
             return None
 
     def space(self, number: int) -> AddressSpace:

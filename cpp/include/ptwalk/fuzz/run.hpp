@@ -47,9 +47,8 @@ class Run {
   /// Makes, reports and judges a change of protection of `mm`; `change` may be called again.
   template <class Change>
   void protect(const AddressSpace& mm, const ChangeRequest& request, Change change) const {
-    // Raw stores void the properties, failing allocations the counts, and populating moves on.
-    const bool judges =
-        judge == Judge::each && !world.raw && !world.fails && !populates(mm, request);
+    // Raw stores void the properties, and populating moves on.
+    const bool judges = judge == Judge::each && !world.raw && !populates(mm, request);
     if (!judges) return protect(change());
     const ChangeJudge before(mm, request);
     const Result<ProtectResult> done = change();
