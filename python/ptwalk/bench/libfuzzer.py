@@ -59,7 +59,9 @@ def measure(program: Path, executions: int) -> tuple[Figure, float]:
         _fuzz(program, corpus, executions)
         sizes = [path.stat().st_size for path in corpus.iterdir()]
         start = _fuzz(program, corpus, len(sizes))
-        taken = _fuzz(program, corpus, len(sizes) + executions) - start
+        whole = _fuzz(program, corpus, len(sizes) + executions)
+    # Of very few executions nothing may be left but noise; then starting counts too.
+    taken = whole - start if whole > start else whole
     return Figure.of([taken / executions * 1e9]), sum(sizes) / max(len(sizes), 1)
 
 
