@@ -135,6 +135,23 @@ def test_coverage_counts_how_operations_ended() -> None:
     assert taken["operation/read: nothing to act on"] == 1
 
 
+REPLACED = """
+userfaultfd pagefault_flag_wp|event_remap -
+mmap 0x00007f0000000000 4K rw- locked anon 0
+mmap 0x00007f0000010000 16K rw- - anon 0
+register 0x00007f0000000000 4K missing|wp
+register 0x00007f0000010000 16K missing|wp
+copy 0x00007f0000011000 4K wp
+mremap 0x00007f0000000000 4K 0x00007f0000010000 8K maymove|fixed
+"""
+
+
+@pytest.mark.parametrize("profile", ptwalk.profiles())
+def test_a_message_may_be_unlike_an_armed_page_that_mremap_replaced(profile: str) -> None:
+    executor = fuzz.Executor(profile, "empty", raw=False, judge="each")
+    assert executor.run(fuzz.from_text(REPLACED)).violations == ()
+
+
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(InvalidArgument, match="setup 'shmem' is not known"):
         fuzz.Executor("6.18", "shmem")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
-from hypothesis.stateful import invariant, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 from paths import REPO
 from ptwalk import AddressSpace, InvalidArgument, Kind, fuzz, testing
 
@@ -184,6 +184,24 @@ def test_the_machine_finds_a_wrong_invariant() -> None:
     budget = settings(QUICK, max_examples=50, report_multiple_bugs=False)
     with pytest.raises(AssertionError, match="marker"):
         run_state_machine_as_test(Wrong, settings=budget)
+
+
+class Poisoned(testing.AddressSpaceMachine):
+    """Is refused with an errno that Python has no name for."""
+
+    @initialize()
+    def populate_poison(self) -> None:
+        mm = AddressSpace(machine=self.machine)
+        vma = mm.mmap(None, PAGE, prot="rw-", flags="private|anonymous")
+        uffd = mm.userfaultfd(features="poison")
+        uffd.register(vma.start, PAGE, mode="missing")
+        uffd.poison(vma.start, PAGE)
+        assert self.attempt(mm.madvise, vma.start, PAGE, "populate_write") is None
+
+
+def test_an_errno_without_a_name_is_part_of_a_run() -> None:
+    budget = settings(QUICK, max_examples=1, stateful_step_count=1)
+    run_state_machine_as_test(Poisoned, settings=budget)
 
 
 RUN_MACHINE = """
