@@ -29,6 +29,7 @@ Error Machine::restore(const Checkpoint& to) {
       mm->gone = true;
   undo.restore(to.position);
   frames.was_restored();
+  if (undo.size() == 0) files.for_each_kept([](File& file) { file.cache.drop_spare(); });
   return {};
 }
 

@@ -8,6 +8,7 @@ void PageCache::look_for(u64 key) const {
 }
 
 u64 PageCache::next_beyond(u64 key) const {
+  if (empty()) return NO_INDEX;
   for (auto at = nodes_.upper_bound(key); at != nodes_.end(); ++at)
     if (const u64 present = at->second.chunk.present)
       return (at->first << SHIFT) + u64(std::countr_zero(present));
@@ -35,6 +36,13 @@ void PageCache::erase(u64 index) {
   --size_.entries;
   if (node.chunk.present || (undo_ && undo_->active())) return;  // the log points to nodes
   nodes_.erase(index >> SHIFT);
+  recent_ = {};
+}
+
+void PageCache::drop_spare() {
+  constexpr u64 FEW = 16;  // which the next program uses again
+  if (nodes_.size() <= 2 * size_.entries + FEW) return;
+  std::erase_if(nodes_, [](const auto& item) { return item.second.chunk.present == 0; });
   recent_ = {};
 }
 

@@ -50,3 +50,19 @@ TEST_CASE("what was made, changed and erased after a mark is undone") {
     CHECK(cache.next(101) == PageCache::NO_INDEX);
   }
 }
+
+TEST_CASE("what held entries that were undone is given back once there is much of it") {
+  UndoLog log;
+  PageCache cache(&log);
+  cache.edit(5).pfn = 1;
+  const auto mark = log.mark();
+  for (int round = 0; round < 3; ++round) {
+    for (u64 index = 0; index < 100'000; index += 500) cache.edit(index).pfn = index;
+    cache.erase(5);
+    log.restore(mark);
+    cache.drop_spare();
+    CHECK(cache.find(5)->pfn == 1);
+    CHECK(cache.next(0) == 5);
+    CHECK(cache.next(6) == PageCache::NO_INDEX);
+  }
+}

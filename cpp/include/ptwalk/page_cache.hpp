@@ -46,6 +46,9 @@ class PageCache {
   void erase(u64 index);
   /// Without entries, as for another file; what held them is kept for its own.
   void reset();
+  /// Gives nodes without entries back if there are many, so that next() need not pass them. Nothing
+  /// may be saved in the log.
+  void drop_spare();
 
  private:
   static constexpr unsigned SHIFT = 4;  // what a fault maps around it, 64 KiB

@@ -195,6 +195,11 @@ class UndoPool {
     if (must_save(log_, item.stamp)) item.save(*log_);
     return item;
   }
+  /// Calls visit(object) for each, those that are kept for the next included.
+  template <class Visit>
+  void for_each_kept(Visit visit) {
+    for (T& item : items_) visit(item);
+  }
   /// One more, which size() was the number of.
   T& add() {
     if (must_save(log_, stamp_)) log_->save(size_);
