@@ -23,7 +23,10 @@ constexpr std::size_t NR_COUNTERS = 1024;
 }  // namespace
 
 #if defined(__AFL_COMPILER)
-extern "C" u8* __afl_area_ptr;
+// Where AFL++ keeps the address of its map. Named in assembly only, for its compiler declares the
+// name in each file by itself, and renames that where it is there already.
+asm(".pushsection .data.rel, \"aw\"\n.balign 8\nptwalk_afl_map: .quad __afl_area_ptr\n.popsection");
+extern "C" [[gnu::visibility("hidden")]] u8** ptwalk_afl_map;
 namespace {
 /// AFL++ gives each word of this section a place in its map, as it does for edges.
 [[gnu::section("__sancov_guards"), gnu::used]] u32 guards[NR_COUNTERS];
@@ -84,7 +87,7 @@ void publish(std::span<const u64> coverage) {
     counter = u8(std::min<u64>(counter + coverage[i], 255));
   }
 #if defined(__AFL_COMPILER)
-  for (std::size_t i = 0; i < NR_COUNTERS; ++i) __afl_area_ptr[guards[i]] = counters[i];
+  for (std::size_t i = 0; i < NR_COUNTERS; ++i) (*ptwalk_afl_map)[guards[i]] = counters[i];
   std::fill(std::begin(counters), std::end(counters), 0);
 #endif
 }
