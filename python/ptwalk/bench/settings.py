@@ -69,15 +69,15 @@ DEFAULT = Settings("default")
 QUICK = Settings(
     "quick",
     large_tables=16384,
-    small_rounds=30,
+    small_rounds=20,
     rounds=3,
     seconds=0.3,
     large_mixes=("present", "70/15/10/5"),
     slow_in_dram=False,
     simulated=(GIB, TIB, 64 * TIB),
     dense=128 * GIB,
-    starts=4,
+    starts=3,
     children=1,
     programs=5_000,
-    executions=5_000,
+    executions=3_000,
 )
