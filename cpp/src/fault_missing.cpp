@@ -32,14 +32,17 @@ bool fault_around(const FaultContext& vmf) {
   const u64 table_end = align_down(vmf.addr, PMD_SIZE) + PMD_SIZE;
   const u64 end = std::min({start + FAULT_AROUND_PAGES * PAGE_SIZE, table_end, vma.end});
   const u64 last = std::min(vma.index_of(end), file.nr_pages());
+  const u64* const seen =
+      vmf.mm.tables.find(start, PTE_LEVEL);  // each is looked at before it is set
   bool answered = false;
-  for (u64 index = file.cache.next(vma.index_of(start)); index < last;
-       index = file.cache.next(index + 1)) {
+  for (u64 index = file.cache.next(vma.index_of(start), last); index < last;
+       index = file.cache.next(index + 1, last)) {
+    const u64 addr = vma.address_of(index);
+    if (seen && !pte_none(seen[(addr - start) >> PAGE_SHIFT])) continue;
     const Pfn pfn = machine.cached_page(vma.file, index);
     if (!pfn || (std::as_const(machine.pages).find(pfn)->flags & PG_locked)) continue;
-    const u64 addr = vma.address_of(index);
-    u64* pte = vmf.mm.tables.ensure(addr, PTE_LEVEL);
-    if (!pte || !pte_none(*pte)) continue;
+    u64* const pte = vmf.mm.tables.ensure(addr, PTE_LEVEL);
+    if (!pte) continue;
     *pte = read_entry(vmf, pfn);
     machine.map_page(pfn);
     vmf.cover(addr == vmf.addr ? Branch::around_answers : Branch::around_maps);

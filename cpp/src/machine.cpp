@@ -156,12 +156,13 @@ void Machine::unmap_file_range(FileId file, u64 first, u64 last, bool even_cows)
 
 void Machine::drop_cache(FileId file, u64 first, u64 last) {
   PageCache& cache = files.edit(u64(file)).cache;
-  for (u64 index; (index = cache.next(first)) < last; cache.erase(index)) {
+  for (u64 index; (index = cache.next(first, last)) < last; first = index) {
     const CacheEntry& entry = *cache.find(index);
     if (entry.swapped())
       put_slot(entry.swap_slot);
     else
       pages.free(entry.pfn);
+    cache.erase(index);
   }
 }
 

@@ -7,9 +7,9 @@ void PageCache::look_for(u64 key) const {
   recent_ = {key, found == nodes_.end() ? nullptr : &found->second};
 }
 
-u64 PageCache::next_beyond(u64 key) const {
-  if (empty()) return NO_INDEX;
-  for (auto at = nodes_.upper_bound(key); at != nodes_.end(); ++at)
+u64 PageCache::next_beyond(u64 key, u64 end) const {
+  if (empty() || (key + 1) << SHIFT >= end) return NO_INDEX;
+  for (auto at = nodes_.upper_bound(key); at != nodes_.end() && at->first << SHIFT < end; ++at)
     if (const u64 present = at->second.chunk.present)
       return (at->first << SHIFT) + u64(std::countr_zero(present));
   return NO_INDEX;

@@ -22,6 +22,22 @@ TEST_CASE("entries are found by index and listed in order, across any gap") {
   CHECK(cache.size() == 3);
 }
 
+TEST_CASE("looking for the next entry ends where the caller's range ends") {
+  PageCache cache;
+  for (u64 index : {3ull, 40ull, 1ull << 40}) cache.edit(index).pfn = 1;
+  for (u64 index : std::vector<u64>{0, 3, 4, 15, 16, 40, 41, 47, 48, 1ull << 40})
+    for (u64 end : std::vector<u64>{1, 4, 16, 40, 41, 48, 1ull << 40, PageCache::NO_INDEX}) {
+      const u64 next = cache.next(index), found = cache.next(index, end);
+      CAPTURE(index);
+      CAPTURE(end);
+      CHECK(next >= index);
+      if (next < end)
+        CHECK(found == next);
+      else
+        CHECK(found >= end);
+    }
+}
+
 TEST_CASE("an entry that is made again has nothing of the old one") {
   PageCache cache;
   cache.edit(3) = {.pfn = 9, .swap_slot = 4};

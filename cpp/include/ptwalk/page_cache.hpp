@@ -31,12 +31,12 @@ class PageCache {
     return node && node->chunk.present >> i & 1 ? &node->chunk.entries[i] : nullptr;
   }
   [[nodiscard]] bool contains(u64 index) const { return find(index) != nullptr; }
-  /// The first index from there on that has an entry, or NO_INDEX.
-  [[nodiscard]] u64 next(u64 index) const {
+  /// The first index from there on that has an entry; if that is not below `end`, any that is not.
+  [[nodiscard]] u64 next(u64 index, u64 end = NO_INDEX) const {
     const Node* const node = node_of(index);
     const u64 skip = index & (ENTRIES - 1);
     const u64 rest = node ? node->chunk.present >> skip : 0;
-    return rest ? index + u64(std::countr_zero(rest)) : next_beyond(index >> SHIFT);
+    return rest ? index + u64(std::countr_zero(rest)) : next_beyond(index >> SHIFT, end);
   }
   [[nodiscard]] u64 size() const { return size_.entries; }
   [[nodiscard]] bool empty() const { return size_.entries == 0; }
@@ -74,8 +74,8 @@ class PageCache {
     return recent_.node;
   }
   void look_for(u64 key) const;
-  /// The first index of a node above that one that has an entry.
-  [[nodiscard]] u64 next_beyond(u64 key) const;
+  /// The first index of a node above that one that has an entry, as next() does.
+  [[nodiscard]] u64 next_beyond(u64 key, u64 end) const;
   void will_change(Node& node) {
     if (must_save(undo_, node.stamp)) undo_->save(node.chunk);
     if (must_save(undo_, size_stamp_)) undo_->save(size_);
