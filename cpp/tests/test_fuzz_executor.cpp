@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <deque>
 #include <random>
 
@@ -83,7 +84,7 @@ TEST_CASE("all leaf kernels give one digest") {
   }
 }
 
-TEST_CASE("judging each operation changes no digest") {
+TEST_CASE("judging each operation changes no digest and no coverage") {
   std::mt19937_64 random(3);
   for (const Profile& profile : profiles()) {
     Executor end = executor(profile.name, "mixed", {.raw = false});
@@ -92,6 +93,7 @@ TEST_CASE("judging each operation changes no digest") {
       const std::vector<u8> program = random_program(random, 16);
       const RunResult a = end.run(program), b = each.run(program);
       CHECK(a.digest == b.digest);
+      CHECK(std::ranges::equal(end.coverage(), each.coverage()));
       CHECK(a.violations == 0);
       CHECK(b.violations == 0);
     }

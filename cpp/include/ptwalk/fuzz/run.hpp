@@ -56,7 +56,9 @@ class Run {
     protect(done);
     if (request.kind != ChangeKind::protect || !done.ok()) return;
     const ChangeJudge once(mm, request);
+    const Coverage coverage = machine().coverage;  // the program asked once
     report.violations |= once.judge_again(change().value);
+    machine().coverage = coverage;
   }
   /// Reports a change of protection and judges its account.
   void protect(const Result<ProtectResult>& done) const;
