@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import ptwalk
@@ -160,7 +161,37 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(InvalidArgument, match="kernel 'mmx' cannot run here"):
         fuzz.Executor("6.18", kernel="mmx")
     ex = fuzz.Executor("6.18")
-    with pytest.raises(InvalidArgument, match="is no bytes object"):
+    with pytest.raises(InvalidArgument, match="program 'text' is not bytes-like"):
         ex.run_batch([b"", "text"])  # type: ignore[list-item]
+    with pytest.raises(InvalidArgument, match="programs b'text' is no list"):
+        ex.run_batch(b"text")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="C-contiguous uint8"):
         ex.run_batch(np.zeros((2, 8), np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"profile": 618}, "profile 618 is not a name; use one of"),
+        ({"setup": 3}, "setup 3 is not bytes-like; pass bytes"),
+        ({"setup": None}, "setup None is not bytes-like"),
+        ({"setup": [b""]}, "setup [b''] is not bytes-like"),
+        ({"kernel": 3}, "kernel 3 is not a name; use one of"),
+        ({"raw": "no"}, "raw 'no' is no bool; use True or False"),
+    ],
+)
+def test_what_an_executor_cannot_be_made_of_is_named(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        fuzz.Executor(**arguments)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_batch_may_be_an_array_of_operations_or_hold_any_programs() -> None:
+    ex = fuzz.Executor("6.18", "shmem-16")
+    rows = fuzz.standard_mix(3)
+    expected = ex.run_batch([row.tobytes() for row in rows]).digest.tolist()
+    assert ex.run_batch(rows.view(fuzz.OP_DTYPE)).digest.tolist() == expected
+    each = [bytearray(rows[0]), rows[1], fuzz.decode(rows[2])]
+    assert ex.run_batch(iter(each)).digest.tolist() == expected
+    assert fuzz.Executor("6.18", fuzz.decode(rows[0])).setup == rows[0].tobytes()

@@ -13,6 +13,7 @@ from ptwalk.fuzz.judges import Invariants, Kernels, prefixes, run_all
 from ptwalk.fuzz.minimise import minimise
 from ptwalk.fuzz.model_judge import Model
 from ptwalk.fuzz.mutate import Programs, mutate
+from ptwalk.fuzz.program import ProgramLike
 
 SETUP = "shmem-16"
 EVEN = np.full(len(fuzz.OPERATIONS), 1 / len(fuzz.OPERATIONS))
@@ -60,11 +61,11 @@ def test_prefixes() -> None:
 class Broken(fuzz.Executor):
     """An executor that reports a violation wherever there is an mprotect."""
 
-    def _bits(self, program: bytes) -> int:
+    def _bits(self, program: ProgramLike) -> int:
         number = fuzz.OPERATIONS.index("mprotect")
         return int(any(op["op"] % len(fuzz.OPERATIONS) == number for op in fuzz.decode(program)))
 
-    def run(self, program: bytes) -> fuzz.RunResult:
+    def run(self, program: ProgramLike) -> fuzz.RunResult:
         names = fuzz.VIOLATIONS[:1] if self._bits(program) else ()
         return super().run(program)._replace(violations=names)
 
@@ -95,7 +96,7 @@ def test_invariants_names_the_violation_and_where_it_comes() -> None:
 class OtherKernel(fuzz.Executor):
     """An executor whose digests are another kernel's wherever there is an mprotect."""
 
-    def run(self, program: bytes) -> fuzz.RunResult:
+    def run(self, program: ProgramLike) -> fuzz.RunResult:
         result = super().run(program)
         return result._replace(digest=result.digest ^ Broken._bits(self, program))  # type: ignore[arg-type]
 

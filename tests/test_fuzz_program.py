@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from array import array
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,16 +66,62 @@ def test_encode_takes_arrays_mappings_and_sequences() -> None:
         ({"op": 0, "page": 256}, "page 256"),
         ({"op": 0, "pages": 1}, "members"),
         ((0,) * 8, "more than 7"),
+        ({"op": "fork", "mm": "a"}, "operation {'op': 'fork', 'mm': 'a'}: 'str' object"),
+        ({"op": "fork", "mm": 1.5}, "'float' object cannot be interpreted as an integer"),
+        (5, "operation 5 is no mapping or sequence"),
+        ("fork", "operation 'fork' is no mapping or sequence; pass its members"),
     ],
 )
 def test_encode_names_what_it_cannot_take(op: object, text: str) -> None:
-    with pytest.raises(InvalidArgument, match=text):
+    with pytest.raises(InvalidArgument, match=re.escape(text)):
         fuzz.encode([op])  # type: ignore[list-item]
 
 
-def test_encode_refuses_an_array_of_another_dtype() -> None:
+def test_encode_refuses_an_array_of_another_dtype_and_what_is_no_list() -> None:
     with pytest.raises(InvalidArgument, match="OP_DTYPE"):
         fuzz.encode(np.zeros(2, np.uint8))
+    for ops in (5, b"fork"):
+        with pytest.raises(InvalidArgument, match=f"ops {ops!r} is no list"):
+            fuzz.encode(ops)  # type: ignore[arg-type]
+
+
+TAKES_PROGRAMS: list[Callable[[Any], Any]] = [
+    fuzz.decode,
+    fuzz.canonical,
+    fuzz.validate,
+    fuzz.to_text,
+    executor.steps,
+    executor.run,
+]
+
+
+@pytest.mark.parametrize("take", TAKES_PROGRAMS)
+def test_whatever_holds_bytes_is_a_program(take: Callable[[Any], Any]) -> None:
+    program = fuzz.standard_mix(1)[0].tobytes()
+    wide = np.zeros(2 * len(program), np.uint8)
+    wide[::2] = np.frombuffer(program, np.uint8)
+    same = [bytearray(program), memoryview(program), fuzz.standard_mix(2)[0], wide[::2]]
+    for other in (*same, fuzz.decode(program)):
+        assert str(take(other)) == str(take(program))
+
+
+@pytest.mark.parametrize("take", TAKES_PROGRAMS)
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("fork", "program 'fork' is not bytes-like; use ptwalk.fuzz.from_text"),
+        (None, "program None is not bytes-like; pass bytes"),
+        ([1, 2], "program [1, 2] is not bytes-like; pass bytes"),
+        (np.uint8(3), "is not bytes-like; pass bytes"),
+        (array("H", [1]), "program array('H', [1]) is not bytes-like; pass bytes"),
+        (np.zeros((2, 8), np.uint8), "program has dtype uint8 and shape (2, 8); pass one row"),
+        (np.zeros(8, np.int64), "program has dtype int64 and shape (8,); pass one row"),
+    ],
+)
+def test_what_holds_no_bytes_is_named(take: Callable[[Any], Any], program: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        take(program)
+    assert said in str(caught.value)
 
 
 @given(programs)

@@ -55,3 +55,8 @@ def test_errors_name_the_line_the_field_and_what_it_takes(text: str, said: str) 
     with pytest.raises(InvalidArgument) as caught:
         fuzz.from_text(text)
     assert said in str(caught.value)
+
+
+def test_text_is_text() -> None:
+    with pytest.raises(InvalidArgument, match="text b'fork' is no str"):
+        fuzz.from_text(b"fork")  # type: ignore[arg-type]

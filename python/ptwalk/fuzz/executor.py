@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _core
 from ..errors import InvalidArgument
-from .program import decode, members
+from ..machine import kernels, profiles
+from .program import OP_DTYPE, ProgramLike, as_bytes, decode, elements, members
 from .text import op_text
 
 SETUPS: dict[str, bytes] = {name: program for name, _, program in _core.fuzz_setups()}
@@ -93,7 +94,7 @@ class Executor:
     ----------
     profile : str
         Which kernel; see `ptwalk.profiles`.
-    setup : str or bytes
+    setup : str, or program as `run` takes it
         A name of `SETUPS`, or the program that makes the state.
     kernel : str, optional
         The leaf kernel, such as "scalar"; None takes the fastest. Results are the same.
@@ -106,27 +107,34 @@ class Executor:
     Raises
     ------
     InvalidArgument
-        For an unknown profile, setup, kernel or judge.
+        For an unknown profile, setup, kernel or judge, and a `raw` that is no bool.
     """
 
     def __init__(
         self,
         profile: str = "6.18",
-        setup: str | bytes = "shmem-16",
+        setup: str | ProgramLike = "shmem-16",
         *,
         kernel: str | None = None,
         raw: bool = True,
         judge: str = "end",
     ) -> None:
+        if not isinstance(profile, str):
+            raise InvalidArgument(f"profile {profile!r} is not a name; use one of {profiles()}")
+        if kernel is not None and not isinstance(kernel, str):
+            raise InvalidArgument(f"kernel {kernel!r} is not a name; use one of {kernels()}")
+        if not isinstance(raw, bool):
+            raise InvalidArgument(f"raw {raw!r} is no bool; use True or False")
         if isinstance(setup, str) and setup not in SETUPS:
             raise InvalidArgument(
                 f"setup {setup!r} is not known; use a program or one of {', '.join(SETUPS)}"
             )
         if judge not in ("end", "each"):
             raise InvalidArgument(f"judge {judge!r} is not known; use 'end' or 'each'")
-        program = SETUPS[setup] if isinstance(setup, str) else bytes(setup)
+        program = SETUPS[setup] if isinstance(setup, str) else as_bytes(setup, "setup")
         self._core = _core.FuzzExecutor(profile, {}, program, kernel or "", raw, judge == "each")
-        self._arguments = (profile, setup, kernel, raw, judge)
+        given = setup if isinstance(setup, str) else program
+        self._arguments = (profile, given, kernel, raw, judge)
 
     def __repr__(self) -> str:
         profile, setup, kernel, raw, judge = self._arguments
@@ -139,7 +147,7 @@ class Executor:
 
     @property
     def setup(self) -> str | bytes:
-        """The setup, as it was given."""
+        """The setup: the name that was given, or the program."""
         return self._arguments[1]
 
     @property
@@ -162,31 +170,41 @@ class Executor:
         """Names of the branches that coverage counts, in its order."""
         return _core.fuzz_branches()
 
-    def run(self, program: bytes) -> RunResult:
+    def run(self, program: ProgramLike) -> RunResult:
         """Run one program from the setup's state.
 
         Parameters
         ----------
-        program : bytes
+        program : bytes-like, or array of uint8 or `OP_DTYPE`, shape (n,)
             Any byte string.
 
         Returns
         -------
         RunResult
             What it came to.
+
+        Raises
+        ------
+        InvalidArgument
+            For what holds no bytes, such as text.
         """
+        if type(program) is not bytes:  # by far the most are
+            program = as_bytes(program)
         digest, visible, coverage, bits, operations = self._core.run(program)
         return RunResult(digest, visible, coverage, violation_names(bits), operations)
 
     def run_batch(
-        self, programs: Sequence[bytes] | npt.NDArray[np.uint8], *, coverage: bool = True
+        self,
+        programs: Iterable[ProgramLike] | npt.NDArray[np.uint8] | npt.NDArray[np.void],
+        *,
+        coverage: bool = True,
     ) -> BatchResult:
         """Run many programs, each from the setup's state, without Python in between.
 
         Parameters
         ----------
-        programs : sequence of bytes, or array of uint8, shape (n, bytes)
-            The programs; of an array, a row is one.
+        programs : iterable of programs, or array of uint8 or `OP_DTYPE`, two-dimensional
+            The programs, each as `run` takes it; of an array, a row is one.
         coverage : bool
             Whether branches are told.
 
@@ -198,23 +216,36 @@ class Executor:
         Raises
         ------
         InvalidArgument
-            For an array of another dtype or shape, and an element that is no bytes object.
+            For an array of another dtype or shape, or that is not C-contiguous, and an element
+            that holds no bytes.
         """
-        return BatchResult(*self._core.run_batch(programs, coverage))
+        plain: Any = programs
+        if not isinstance(programs, np.ndarray):
+            each = elements(programs, "programs")
+            plain = [p if type(p) is bytes else as_bytes(p) for p in each]
+        elif programs.dtype == OP_DTYPE and programs.flags.c_contiguous:
+            plain = programs.view(np.uint8)
+        return BatchResult(*self._core.run_batch(plain, coverage))
 
-    def steps(self, program: bytes) -> list[Step]:
+    def steps(self, program: ProgramLike) -> list[Step]:
         """Run one program and tell it operation by operation, for people and for comparisons.
 
         Parameters
         ----------
-        program : bytes
+        program : bytes-like, or array of uint8 or `OP_DTYPE`, shape (n,)
             Any byte string.
 
         Returns
         -------
         list of Step
             One for each operation that ran.
+
+        Raises
+        ------
+        InvalidArgument
+            For what holds no bytes, such as text.
         """
+        program = as_bytes(program)
         ops = [members(op) for op in decode(program)]
         told = self._core.steps(program)
         return [Step(op_text(op), *words) for op, words in zip(ops, told, strict=True)]

@@ -7,6 +7,8 @@ exists, a short last operation is padded with zero bytes, and what follows the 6
 
 from __future__ import annotations
 
+import operator
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,9 @@ MAX_LENGTH: int = _core.FUZZ_MAX_LENGTH
 
 MEMBERS = ("op", "mm", "page", "nr", "arg", "page2", "extra")
 OP_DTYPE = np.dtype([(name, "<u2" if name == "arg" else "u1") for name in MEMBERS])
+
+ProgramLike = bytes | bytearray | memoryview | npt.NDArray[np.uint8] | npt.NDArray[np.void]
+"""What is taken as a program: bytes-like objects, and rows of uint8 or of `OP_DTYPE`."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +127,57 @@ def op_number(name: object) -> int:
     raise InvalidArgument(f"operation {name!r} is not known; use one of {', '.join(OPERATIONS)}")
 
 
+def as_bytes(program: object, name: str = "program") -> bytes:
+    """Return a program as bytes, whatever holds it; bytes are returned as they are."""
+    if isinstance(program, bytes):
+        return program
+    if isinstance(program, np.ndarray):
+        if program.ndim != 1 or program.dtype not in (np.uint8, OP_DTYPE):
+            raise InvalidArgument(
+                f"{name} has dtype {program.dtype} and shape {program.shape}; pass one row of "
+                "uint8 or of ptwalk.fuzz.OP_DTYPE"
+            )
+        return program.tobytes()
+    try:
+        view = memoryview(program)  # type: ignore[arg-type]
+        if view.ndim == view.itemsize == 1:  # a number of numpy is a buffer too
+            return view.tobytes()
+    except (BufferError, TypeError, ValueError):
+        pass  # told below
+    remedy = "use ptwalk.fuzz.from_text" if isinstance(program, str) else "pass bytes, or an array"
+    raise InvalidArgument(f"{name} {reprlib.repr(program)} is not bytes-like; {remedy}")
+
+
+def elements(given: object, name: str) -> Iterable[Any]:
+    """Return what is given, which must be an iterable of operations or programs."""
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return given
+    raise InvalidArgument(f"{name} {reprlib.repr(given)} is no list; pass a list of them")
+
+
 def _row(op: Mapping[str, Any] | Sequence[Any]) -> tuple[int, ...]:
     """Return the members of one operation, given as a mapping or a sequence."""
-    values = dict(op) if isinstance(op, Mapping) else dict(zip(MEMBERS, op, strict=False))
-    if not isinstance(op, Mapping) and len(op) > len(MEMBERS):
+    if isinstance(op, Mapping):
+        values = dict(op)
+    elif isinstance(op, str | bytes) or not hasattr(op, "__len__"):
+        raise InvalidArgument(
+            f"operation {op!r} is no mapping or sequence; pass its members, or use "
+            "ptwalk.fuzz.from_text"
+        )
+    elif len(op) > len(MEMBERS):
         raise InvalidArgument(f"operation {op!r} has more than {len(MEMBERS)} members")
+    else:
+        values = dict(zip(MEMBERS, op, strict=False))
     if unknown := set(values) - set(MEMBERS):
         raise InvalidArgument(
             f"operation {op!r} has members {sorted(unknown)}; use {', '.join(MEMBERS)}"
         )
     if isinstance(values.get("op"), str):
         values["op"] = op_number(values["op"])
-    row = tuple(int(values.get(name, 0)) for name in MEMBERS)
+    try:
+        row = tuple(operator.index(values.get(name, 0)) for name in MEMBERS)
+    except TypeError as error:
+        raise InvalidArgument(f"operation {op!r}: {error}; pass ints") from None
     for name, value in zip(MEMBERS, row, strict=True):
         if not 0 <= value < 1 << 8 * OP_DTYPE[name].itemsize:
             raise InvalidArgument(
@@ -160,29 +204,35 @@ def encode(ops: npt.NDArray[np.void] | Iterable[Mapping[str, Any] | Sequence[Any
     Raises
     ------
     InvalidArgument
-        For an unknown operation or member, and a value that does not fit.
+        For an unknown operation or member, a value that is no integer or does not fit, and what is
+        no operation.
     """
     if isinstance(ops, np.ndarray):
         if ops.dtype != OP_DTYPE:
             raise InvalidArgument(f"ops has dtype {ops.dtype}; use ptwalk.fuzz.OP_DTYPE")
         return ops.tobytes()
-    return np.array([_row(op) for op in ops], dtype=OP_DTYPE).tobytes()
+    return np.array([_row(op) for op in elements(ops, "ops")], dtype=OP_DTYPE).tobytes()
 
 
-def decode(program: bytes) -> npt.NDArray[np.void]:
+def decode(program: ProgramLike) -> npt.NDArray[np.void]:
     """Return the operations of a program that run.
 
     Parameters
     ----------
-    program : bytes
+    program : bytes-like, or array of uint8 or `OP_DTYPE`, shape (n,)
         Any byte string.
 
     Returns
     -------
     array of `OP_DTYPE`, shape (n,)
         At most `MAX_OPS` operations, as they lie in the program; a copy.
+
+    Raises
+    ------
+    InvalidArgument
+        For what holds no bytes, such as text.
     """
-    cut = bytes(program[: MAX_OPS * OP_DTYPE.itemsize])
+    cut = as_bytes(program)[: MAX_OPS * OP_DTYPE.itemsize]
     padded = cut + bytes(-len(cut) % OP_DTYPE.itemsize)
     return np.frombuffer(padded, dtype=OP_DTYPE).copy()
 
@@ -207,36 +257,46 @@ def members(op: np.void) -> dict[str, int]:
     return {name: int(op[name]) for name in MEMBERS}
 
 
-def canonical(program: bytes) -> bytes:
+def canonical(program: ProgramLike) -> bytes:
     """Return the program of least members that runs identically.
 
     Parameters
     ----------
-    program : bytes
+    program : bytes-like, or array of uint8 or `OP_DTYPE`, shape (n,)
         Any byte string.
 
     Returns
     -------
     bytes
         What it ignores is cut off or 0, and choices are the first of those that mean the same.
+
+    Raises
+    ------
+    InvalidArgument
+        For what holds no bytes, such as text.
     """
     return encode(canonical_op(members(op)) for op in decode(program))
 
 
-def validate(program: bytes) -> list[str]:
+def validate(program: ProgramLike) -> list[str]:
     """Say what of a program is redundant or clamped.
 
     Parameters
     ----------
-    program : bytes
+    program : bytes-like, or array of uint8 or `OP_DTYPE`, shape (n,)
         Any byte string.
 
     Returns
     -------
     list of str
-        In words; empty for a program in canonical form. Nothing is ever an error.
+        In words; empty for a program in canonical form. No byte string is an error.
+
+    Raises
+    ------
+    InvalidArgument
+        For what holds no bytes, such as text.
     """
-    size, found = OP_DTYPE.itemsize, []
+    program, size, found = as_bytes(program), OP_DTYPE.itemsize, []
     if len(program) > MAX_OPS * size:
         found.append(f"{len(program) - MAX_OPS * size} bytes after operation {MAX_OPS} are ignored")
     elif len(program) % size:

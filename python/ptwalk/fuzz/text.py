@@ -7,6 +7,7 @@ comment.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 
 from .. import _core
@@ -16,6 +17,8 @@ from .program import (
     PLACES,
     TABLE,
     Field,
+    ProgramLike,
+    as_bytes,
     encode,
     op_number,
 )
@@ -108,12 +111,12 @@ def op_text(op: dict[str, int]) -> str:
     return to_text(encode([op]))
 
 
-def to_text(program: bytes) -> str:
+def to_text(program: ProgramLike) -> str:
     """Return a program as text.
 
     Parameters
     ----------
-    program : bytes
+    program : bytes-like, or array of uint8 or `OP_DTYPE`, shape (n,)
         Any byte string.
 
     Returns
@@ -121,8 +124,13 @@ def to_text(program: bytes) -> str:
     str
         One line for each operation that runs, without a newline at the end. `from_text` gives a
         program that runs identically; for a program in canonical form, the same bytes.
+
+    Raises
+    ------
+    InvalidArgument
+        For what holds no bytes, such as text.
     """
-    return _core.fuzz_text(program)
+    return _core.fuzz_text(as_bytes(program))
 
 
 def _parse_line(line: str) -> dict[str, int]:
@@ -165,6 +173,8 @@ def from_text(text: str) -> bytes:
     InvalidArgument
         For an unknown operation or field; the text names the line.
     """
+    if not isinstance(text, str):
+        raise InvalidArgument(f"text {reprlib.repr(text)} is no str; ptwalk.fuzz.to_text makes one")
     ops = []
     for number, line in enumerate(text.splitlines(), 1):
         content = line.partition("#")[0].strip()
