@@ -49,6 +49,8 @@ def test_comments_and_empty_lines_are_ignored() -> None:
         ("mmap 0x7f0000000000 4K rw- - disk 0", "backing 'disk' is not one"),
         ("fork mm=16", "mm '16' is not one; use 0 to 15"),
         ("fork uffd=1", "fork has no uffd="),
+        ("read\nfork mm=1 mm=2", "line 2: fork has mm= more than once; leave one"),
+        ("read uffd=2 uffd=2", "line 1: read has uffd= more than once"),
     ],
 )
 def test_errors_name_the_line_the_field_and_what_it_takes(text: str, said: str) -> None:

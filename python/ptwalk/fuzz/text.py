@@ -139,10 +139,14 @@ def _parse_line(line: str) -> dict[str, int]:
     row = TABLE[op["op"]]
     keywords = {f.name: f for f in row.fields if _keyword(f)}
     fields = [f for f in row.fields if not _keyword(f)]
+    given: set[str] = set()
     while words and "=" in words[-1]:
         key, _, word = words.pop().partition("=")
         if key not in keywords:
             raise InvalidArgument(f"{name} has no {key}=; it takes {', '.join(keywords) or 'none'}")
+        if key in given:
+            raise InvalidArgument(f"{name} has {key}= more than once; leave one of them")
+        given.add(key)
         field = keywords[key]
         op["mm"] = op.get("mm", 0) | _number(field, word) << field.shift
     if len(words) != len(fields):
@@ -171,7 +175,7 @@ def from_text(text: str) -> bytes:
     Raises
     ------
     InvalidArgument
-        For an unknown operation or field; the text names the line.
+        For an unknown operation or field, and a keyword given twice; the text names the line.
     """
     if not isinstance(text, str):
         raise InvalidArgument(f"text {reprlib.repr(text)} is no str; ptwalk.fuzz.to_text makes one")
