@@ -147,6 +147,28 @@ def test_another_campaign_is_not_resumed(tmp_path: Path, other: Spec) -> None:
     assert run(tmp_path, 4, 1).state().tasks == 4  # and the lock was given back
 
 
+def test_nothing_is_touched_where_another_campaign_or_none_is(tmp_path: Path) -> None:
+    run(tmp_path, 3, 1)
+    unfinished, torn = tmp_path / ".a.17.tmp", tmp_path / "journal"
+    unfinished.write_bytes(b"")
+    torn.write_bytes(torn.read_bytes()[:-1])
+    before = torn.read_bytes()
+    with pytest.raises(InvalidArgument, match="holds a campaign with profile"):
+        campaign(tmp_path, Spec("6.12", ("shmem-16",), seed=3))
+    kept = (tmp_path / "campaign.json").rename(tmp_path / "kept")
+    with pytest.raises(InvalidArgument, match=r"a journal without campaign\.json; put that back"):
+        campaign(tmp_path)
+    for text in ("", "{}", "[]", kept.read_text()[:-9]):
+        (tmp_path / "campaign.json").write_text(text)
+        with pytest.raises(InvalidArgument, match="describes no campaign; put it back"):
+            campaign(tmp_path)
+    assert unfinished.exists()
+    assert torn.read_bytes() == before
+    kept.replace(tmp_path / "campaign.json")
+    campaign(tmp_path).finish()
+    assert not unfinished.exists()
+
+
 def test_another_format_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path, 3, 1)
     with pytest.raises(InvalidArgument, match="holds a campaign with features 4096, not 8"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ptwalk.errors import InvalidArgument
-from ptwalk.fuzz.journal import Journal, read_journal, write_atomically
+from ptwalk.fuzz.journal import Journal, read_journal, remove_unfinished, write_atomically
 
 RECORDS = [{"task": n, "text": "x" * n} for n in range(20)]
 
@@ -42,16 +42,35 @@ def test_a_torn_record_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> None:
         assert read_journal(path) == [RECORDS[0], RECORDS[2]]
 
 
-def test_a_changed_byte_ends_the_journal(tmp_path: Path) -> None:
+def test_a_changed_byte_is_an_error_and_the_journal_stays(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal(path) as journal:
         journal.append(RECORDS)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    read = read_journal(path)
-    assert read == RECORDS[: len(read)]
-    assert len(read) < len(RECORDS)
+    whole = path.read_bytes()
+    second = whole.index(b"\n") + 1
+    for at in (second, second + 20, len(whole) - 2):
+        data = bytearray(whole)
+        data[at] ^= 1
+        path.write_bytes(data)
+        line, start = whole[:at].count(10) + 1, whole.rfind(b"\n", 0, at) + 1
+        said = f"{path}: line {line}, at byte {start}, is no record .* from a copy"
+        for read in (Journal, read_journal):
+            with pytest.raises(InvalidArgument, match=said):
+                read(path)
+        assert path.read_bytes() == data
+    path.write_bytes(whole)
+    with Journal(path) as journal:  # the lock was given back
+        assert journal.records == RECORDS
+
+
+def test_what_a_full_disk_left_of_a_record_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal(path) as journal:
+        journal.append(RECORDS[:1])
+        with path.open("ab") as file:
+            file.write(b"0000")
+        journal.append(RECORDS[1:2])
+    assert read_journal(path) == RECORDS[:2]
 
 
 def test_two_campaigns_do_not_share_a_journal(tmp_path: Path) -> None:
@@ -101,10 +120,17 @@ def test_a_file_is_put_in_place_whole(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_goes_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    left, other = tmp_path / "corpus" / ".a.17.tmp", tmp_path / "corpus" / ".keep"
-    left.write_bytes(b"half")
-    other.write_bytes(b"")
-    Journal(tmp_path / "journal").close()
-    assert not left.exists()
-    assert other.exists()
+    places = [tmp_path, tmp_path / "corpus", tmp_path / "findings" / "one"]
+    left = [place / ".a.json.17.tmp" for place in places]
+    others = [place / name for place in places for name in (".keep", ".notes.tmp", "a.17.tmp")]
+    others += [tmp_path / name / ".a.17.tmp" for name in ("mine", "findings", "corpus/mine")]
+    for path in (*left, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    directory, link = tmp_path / ".d.17.tmp", tmp_path / "corpus" / ".link.17.tmp"
+    directory.mkdir()
+    link.symlink_to(others[0])
+    remove_unfinished(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in (*others, directory, link))
+    remove_unfinished(tmp_path / "findings" / "none")  # nothing there is nothing to do

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InvalidArgument, PtwalkError
 from .corpus import Corpus, Entry, reached_branches
 from .findings import Finding
-from .journal import Journal, write_atomically
+from .journal import Journal, remove_unfinished, write_atomically
 from .task import Before, Counts, TaskResult
 
 PARENTS = 256  # most programs of the corpus that a task starts from
@@ -90,6 +90,25 @@ class State:
     findings: int
 
 
+def read_identity(path: Path) -> dict[str, Any]:
+    """Return what a campaign.json says: the fields of its `Spec`, and its format.
+
+    Raises
+    ------
+    InvalidArgument
+        It says something else.
+    """
+    try:
+        known = json.loads(path.read_bytes())
+    except ValueError:
+        known = None
+    if not isinstance(known, dict) or not set(Spec.__dataclass_fields__) <= set(known):
+        raise InvalidArgument(
+            f"{path} describes no campaign; put it back from a copy, or use another directory"
+        )
+    return known
+
+
 RunTask = Callable[[Spec, int, Before], TaskResult]
 Files = Callable[[Finding], dict[str, bytes]]
 
@@ -143,26 +162,42 @@ class Campaign:
         self._directory = directory
         self._journal: Journal | None = None
         if directory:
-            self._journal = Journal(directory / "journal")
-            self._identify(directory / "campaign.json", {"features": features, "format": format_})
+            self._journal = self._open(directory, {"features": features, "format": format_})
         self._remember()
         if self._journal:
             self._resume(self._journal)
 
-    def _identify(self, path: Path, format_: dict[str, Any]) -> None:
-        """Take over the generation of the campaign that is there; refuse one that is another."""
+    def _open(self, directory: Path, format_: dict[str, Any]) -> Journal:
+        """Return the journal of this campaign in a directory, which then is tidied up."""
+        path = directory / "campaign.json"
         identity = json.loads(json.dumps({**asdict(self.spec), **format_}))
-        before = json.loads(path.read_text()) if path.exists() else identity
+        journal = Journal(directory / "journal")
+        try:
+            if path.exists():
+                self._identify(path, identity)
+            elif journal.records:
+                raise InvalidArgument(
+                    f"{directory} holds a journal without campaign.json; put that back from a "
+                    "copy, or use another directory"
+                )
+            else:
+                write_atomically(path, json.dumps(identity, indent=1).encode())
+            remove_unfinished(directory)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def _identify(self, path: Path, identity: dict[str, Any]) -> None:
+        """Take over the generation of the campaign that is there; refuse one that is another."""
+        before = read_identity(path)
         other = [name for name in identity if before.get(name) != identity[name]]
         if other and other != ["generation"]:
-            assert self._journal
-            self._journal.close()
             raise InvalidArgument(
                 f"{path.parent} holds a campaign with {other[0]} {before.get(other[0])!r}, not "
                 f"{identity[other[0]]!r}; use another directory, or the options that began it"
             )
         self.spec = replace(self.spec, generation=before["generation"])
-        write_atomically(path, json.dumps(before, indent=1).encode())
 
     def _resume(self, journal: Journal) -> None:
         for record in journal.records:

@@ -1,8 +1,9 @@
 """The journal of a campaign: one record for each task that is done, written once and for good.
 
 A record is a line: a checksum, a space, JSON. It counts when all of it is on the disk; what a
-killed process left of its last line is cut off by the next one. Whoever has the journal open holds
-a lock on it, so that no task is recorded twice.
+killed process left of its last line is cut off when the next record is written. Any other line that
+is no record is an error, and stays. Whoever has the journal open holds a lock on it, so that no
+task is recorded twice.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,21 +49,41 @@ def _line(record: Record) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _records(data: bytes) -> tuple[list[Record], int]:
+def remove_unfinished(directory: Path) -> None:
+    """Remove the files that writers of a campaign left when they were killed, and nothing else."""
+    name = re.compile(rf"\..+\.\d+{re.escape(_UNFINISHED)}")  # as `write_atomically` has it
+    for place in (directory, directory / "corpus", *(directory / "findings").glob("*")):
+        for path in place.iterdir() if place.is_dir() else ():
+            if name.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
+
+
+def _records(path: Path) -> tuple[list[Record], int]:
     """Return the records of a journal and how many bytes of it are whole."""
+    *lines, _ = path.read_bytes().split(b"\n")
     records, end = [], 0
-    for line in data.splitlines(keepends=True):
+    for number, line in enumerate(lines, 1):
         checksum, _, text = line.partition(b" ")
-        if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
-            break
+        if checksum != b"%08x" % zlib.crc32(text):
+            raise InvalidArgument(
+                f"{path}: line {number}, at byte {end}, is no record of a campaign; put the file "
+                "back from a copy, cut it off there (what follows is lost), or use another "
+                "directory"
+            )
         records.append(json.loads(text))
-        end += len(line)
+        end += len(line) + 1
     return records, end
 
 
 def read_journal(path: Path) -> list[Record]:
-    """Return the whole records of a journal, in the order of their writing; none without a file."""
-    return _records(path.read_bytes())[0] if path.exists() else []
+    """Return the whole records of a journal, in the order of their writing; none without a file.
+
+    Raises
+    ------
+    InvalidArgument
+        A line other than the last one, unfinished, is no record.
+    """
+    return _records(path)[0] if path.exists() else []
 
 
 class Journal:
@@ -80,7 +102,7 @@ class Journal:
     Raises
     ------
     InvalidArgument
-        Another process has it open.
+        Another process has it open, or a line other than an unfinished last one is no record.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,19 +115,22 @@ class Journal:
             raise InvalidArgument(
                 f"{path} is in use by another campaign; wait for it or use another directory"
             ) from None
-        for left in path.parent.rglob(f".*{_UNFINISHED}"):  # by writers that were killed
-            left.unlink()
-        self.records, end = _records(path.read_bytes())
-        os.ftruncate(self._file, end)
-        os.fsync(self._file)
+        try:
+            self.records, self._end = _records(path)
+        except BaseException:
+            self.close()
+            raise
         _sync_directory(path.parent)
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records; when this returns they are on the disk."""
-        data = memoryview(b"".join(map(_line, records)))
-        while data:
-            data = data[os.write(self._file, data) :]
+        data = b"".join(map(_line, records))
+        os.ftruncate(self._file, self._end)  # what a killed process or a full disk left of one
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._file, left) :]
         os.fsync(self._file)
+        self._end += len(data)
 
     def close(self) -> None:
         """Give the lock back; idempotent."""
