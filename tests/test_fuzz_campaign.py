@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ptwalk.errors import InvalidArgument
+from ptwalk.errors import InvalidArgument, PtwalkError
 from ptwalk.fuzz.campaign import Campaign, Spec, State
 from ptwalk.fuzz.corpus import Entry
 from ptwalk.fuzz.findings import Finding
@@ -175,11 +176,18 @@ def test_another_format_is_not_resumed(tmp_path: Path) -> None:
         Campaign(SPEC, work, 8, directory=tmp_path)
 
 
-def test_the_generation_is_that_of_the_beginning(tmp_path: Path) -> None:
-    run(tmp_path, 10, 1)
-    wider = Spec("6.18", ("shmem-16",), seed=3, generation=64)
-    assert end(run(tmp_path, 100, 2, wider)) == end(run(None, 100, 1))
-    assert end(run(None, 100, 1)) != end(run(None, 100, 1, wider))
+def test_a_pool_that_refuses_tasks_is_one_line_and_nothing_done_is_lost(tmp_path: Path) -> None:
+    class Broken(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if args[1] == 3:
+                raise BrokenExecutor
+            return super().submit(fn, *args, **kwargs)
+
+    made = campaign(tmp_path)
+    with Broken(1) as pool, pytest.raises(PtwalkError, match=r"died in one of the tasks .*3"):
+        made.run(pool, workers=1, tasks=9)
+    made.finish()
+    assert end(run(tmp_path, 9, 1)) == end(run(None, 9, 1))
 
 
 def test_seconds_end_a_run_and_progress_is_told() -> None:
@@ -198,6 +206,7 @@ def test_seconds_end_a_run_and_progress_is_told() -> None:
 CHILD = """
 import sys
 from pathlib import Path
+from typing import Any
 sys.path[:0] = sys.argv[2:]
 from test_fuzz_campaign import run
 run(Path(sys.argv[1]), 300, 2)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ptwalk import cli
-from ptwalk.errors import InvalidArgument
+from ptwalk.errors import InvalidArgument, PtwalkError
 from ptwalk.fuzz.bench import Workbench, work
 from ptwalk.fuzz.campaign import Campaign, Spec
 from ptwalk.fuzz.cluster import cluster, processes
@@ -103,6 +104,38 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_a_worker_that_died_between_tasks_is_told() -> None:
+    with processes(1) as pool:
+        assert pool.submit(os.getpid).result()
+        with pytest.raises(BrokenExecutor):
+            pool.submit(os._exit, 1).result()
+        with pytest.raises(PtwalkError, match=r"a worker died in one of the tasks 0, 1; the same"):
+            campaign().run(pool, workers=1, tasks=2)
+
+
+def test_an_error_does_not_wait_for_workers() -> None:
+    workers = []
+
+    def interrupted() -> None:
+        with processes(1) as pool:
+            workers.append(pool.submit(os.getpid).result())
+            pool.submit(time.sleep, 3600)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not alive(workers[0])
+
+
+def test_workers_leave_ctrl_c_to_their_parent() -> None:
+    with processes(1) as pool:
+        os.kill(pool.submit(os.getpid).result(), signal.SIGINT)
+        assert pool.submit(builtins.sum, [1, 2]).result() == 3
+        blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, set()).result()
+        assert blocked == {signal.SIGINT}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == set()
 
 
 def test_a_pool_runs_tasks() -> None:

@@ -21,6 +21,7 @@ from ptwalk.fuzz.progress import progress
 
 Capture = pytest.CaptureFixture[str]
 AGAINST = ["fuzz", "--profile", "uffd-wp-v2", "--against", "6.18", "--setup", "shmem-16"]
+HYBRID = "uffd-wp-v2 with populate of 6.18"
 QUICK = ["--judge", "against", "--workers", "1"]
 
 
@@ -99,6 +100,16 @@ def test_the_first_finding_ends_it(capsys: Capture) -> None:
         (["--judge", "against"], "against with --against"),
         (["--mutant", "off_by_one"], "mutant 'off_by_one' is not known"),
         (["--tasks", "0"], "--tasks 0 is not positive"),
+        (
+            ["--seconds", "-1"],
+            "--seconds -1 is not positive and finite; give one that is, or leave",
+        ),
+        (["--seconds", "nan"], "--seconds nan is not positive and finite"),
+        (["--seconds", "inf"], "--seconds inf is not positive and finite"),
+        (["--seed", "-1"], "--seed -1 is negative; give 0 or more"),
+        (["--corpus", __file__, "--tasks", "1"], f"{__file__}: File exists; give a directory"),
+        (["--corpus", "/proc/nope", "--tasks", "1"], "/proc/nope: No such file or directory; give"),
+        (["--judge", "model", "--profile", HYBRID], f"the model has no '{HYBRID}', only 5.12"),
         (["--workers", "-1"], "--workers -1 is not positive"),
         (["--report", "/nonexistent"], "holds no campaign"),
         (["--judge", "running-kernel", "--profile", "6.1"], "cannot be asked"),
@@ -110,6 +121,50 @@ def test_errors_are_one_line_and_status_2(arguments: list[str], text: str, capsy
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert text in captured.err
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"profile": "6.1'])
+def test_a_damaged_campaign_is_one_line(text: str, capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "campaign.json").write_text(text)
+    for arguments in (["--corpus", str(tmp_path), "--tasks", "1"], ["--report", str(tmp_path)]):
+        assert cli.main(["fuzz", "--setup", "shmem-16", *arguments]) == 2
+        said = f"ptwalk: {tmp_path}/campaign.json describes no campaign; put it back from a copy"
+        assert capsys.readouterr().err.startswith(said)
+    (tmp_path / "campaign.json").unlink()
+    (tmp_path / "journal").unlink()
+    (tmp_path / "journal").mkdir()
+    assert cli.main(["fuzz", "--corpus", str(tmp_path), "--tasks", "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"ptwalk: {tmp_path}/journal: Is a directory; give")
+
+
+def test_a_hybrid_runs_without_the_model(capsys: Capture) -> None:
+    run = ["--setup", "shmem-16", "--tasks", "1", "--workers", "1", "--json"]
+    assert cli.main(["fuzz", "--profile", HYBRID, *run]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        f"ptwalk: judge 'model' is left out: the model has no '{HYBRID}'"
+    )
+    assert json.loads(captured.out)["campaign"]["judges"] == ["invariants", "kernels"]
+
+
+def test_ctrl_c_twice_tells_what_was_found(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(ptwalk.__file__).parents[1])}
+    process = subprocess.Popen(
+        command(tmp_path, "--tasks", "100000"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for_progress(tmp_path / "journal", process)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)  # the workers too, as a terminal does
+        time.sleep(0.02)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(rb"\n\d+ findings in ", out)
+    assert b"Traceback" not in said
+    assert said.endswith(b"ptwalk: interrupted\n")
 
 
 def command(directory: Path, *more: str) -> list[str]:

@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 (`replay` or `fuzz` found something) or 2 (an error, said on stderr).
+        Exit status: 0, 1 (`replay` or `fuzz` found something), 2 (an error, said on stderr) or
+        130 (interrupted).
     """
     args = _parser().parse_args(argv)
     try:
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PtwalkError as e:
         print(f"ptwalk: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ptwalk: interrupted", file=sys.stderr)
+        return cli_fuzz.INTERRUPTED
     except BrokenPipeError:  # as in `ptwalk demo | head`; nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2

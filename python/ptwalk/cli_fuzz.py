@@ -1,13 +1,17 @@
 """``ptwalk fuzz``: programs against a profile's invariants, or against another profile.
 
-Exit status 0: nothing found; 1: findings; 2: an error.
+Exit status 0: nothing found; 1: findings; 2: an error; 130: interrupted, findings so far are told.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -16,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__, _core
-from .errors import InvalidArgument
+from .errors import InvalidArgument, PtwalkError
 
 if TYPE_CHECKING:
     from .fuzz.campaign import Campaign, Spec
 
 _JUDGES = ("invariants", "kernels", "model")
 _SECONDS = 60.0
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,16 +53,70 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _fuzz(args: argparse.Namespace) -> int:
     from .fuzz import report
 
-    if args.report:
-        print(report.coverage_report(args.report))
-        return 0
-    spec = spec_of(args)
-    with _pool(args, spec) as (pool, workers):
-        campaign, branches = run(spec, pool, workers, args)
+    try:
+        if args.report:
+            print(report.coverage_report(args.report))
+            return 0
+        with _one_interrupt():
+            return _campaign(args)
+    except OSError as e:
+        if isinstance(e, PtwalkError | BrokenPipeError):
+            raise
+        where = e.filename or args.report or args.corpus
+        raise InvalidArgument(
+            f"{where}: {e.strerror}; give a directory where files can be read and written"
+        ) from None
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the block once; the ending itself is not interrupted."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: None)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or before is not signal.default_int_handler:
+        yield  # somebody else's
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _campaign(args: argparse.Namespace) -> int:
+    """Run a campaign and tell what it came to."""
+    from .fuzz import report
+    from .fuzz.progress import progress
+
+    campaign, branches = campaign_of(args)
+    seconds = args.seconds or (None if args.tasks else _SECONDS)
+    interrupted = False
+    try:
+        with _pool(args) as (pool, workers), progress(branches) as tell:
+            campaign.run(
+                pool,
+                workers=workers,
+                tasks=args.tasks,
+                seconds=seconds,
+                first=args.first,
+                progress=tell,
+            )
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        campaign.finish()
     if args.json:
         print(json.dumps(report.document(campaign, branches), indent=1))
     else:
         _tell(campaign, branches, args.corpus)
+    if interrupted:
+        print("ptwalk: interrupted", file=sys.stderr)
+        return INTERRUPTED
     return 1 if campaign.findings else 0
 
 
@@ -85,14 +144,17 @@ def spec_of(args: argparse.Namespace) -> Spec:
 
     for name in ("tasks", "workers", "seconds"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise InvalidArgument(f"--{name} {value} is not positive")
+        if value is not None and not 0 < value < math.inf:  # nan is neither
+            raise InvalidArgument(
+                f"--{name} {value:g} is not positive and finite; give one that is, or leave it out"
+            )
+    if args.seed < 0:
+        raise InvalidArgument(f"--seed {args.seed} is negative; give 0 or more")
     known = mutants()
     if args.mutant and args.mutant not in known:
-        raise InvalidArgument(
-            f"mutant {args.mutant!r} is not known; "
-            + (f"use one of {', '.join(known)}" if known else "this build has none")
-        )
+        none = "this build has none; `python3 dev.py mutants` or -DPTWALK_MUTANTS=ON makes them"
+        remedy = f"use one of {', '.join(known)}" if known else none
+        raise InvalidArgument(f"mutant {args.mutant!r} is not known; {remedy}")
     judges = args.judge or ((*_JUDGES, "against") if args.against else _JUDGES)
     setups = args.setup or SETUPS
     return Spec(args.profile, tuple(setups), args.against, args.mutant, tuple(judges), args.seed)
@@ -104,7 +166,7 @@ def mutants() -> tuple[str, ...]:
 
 
 @contextmanager
-def _pool(args: argparse.Namespace, spec: Spec) -> Iterator[tuple[Executor, int]]:
+def _pool(args: argparse.Namespace) -> Iterator[tuple[Executor, int]]:
     from .fuzz.cluster import cluster, processes
 
     if args.cluster:
@@ -116,20 +178,30 @@ def _pool(args: argparse.Namespace, spec: Spec) -> Iterator[tuple[Executor, int]
             yield pool, workers
 
 
-def run(spec: Spec, pool: Executor, workers: int, args: argparse.Namespace) -> tuple[Campaign, int]:
-    """Run a campaign; return it and how many branches there are."""
+def campaign_of(args: argparse.Namespace) -> tuple[Campaign, int]:
+    """Return the campaign that the arguments describe, and how many branches there are.
+
+    Judges that cannot be asked are left out, and told on stderr.
+
+    Raises
+    ------
+    InvalidArgument
+        For what does not exist, for a judge that is asked for and cannot be asked, and for a
+        directory that holds another campaign.
+    """
     from .fuzz.bench import Workbench, work
     from .fuzz.campaign import Campaign
-    from .fuzz.progress import progress
     from .fuzz.report import files_of
 
-    # Refuses what does not exist before any worker starts.
+    spec = spec_of(args)
     bench, *_ = (Workbench(spec, setup) for setup in spec.setups)
     for judge in bench.judges:
-        if skipped := getattr(judge, "skipped", None):
+        if not (skipped := getattr(judge, "skipped", None)):
+            continue
+        if args.judge:
             raise InvalidArgument(f"judge {judge.name!r} cannot be asked: {skipped}")
-    if workers > spec.generation:
-        spec = replace(spec, generation=1 << (workers - 1).bit_length())
+        print(f"ptwalk: judge {judge.name!r} is left out: {skipped}", file=sys.stderr)
+        spec = replace(spec, judges=tuple(name for name in spec.judges if name != judge.name))
     campaign = Campaign(
         spec,
         work,
@@ -138,17 +210,4 @@ def run(spec: Spec, pool: Executor, workers: int, args: argparse.Namespace) -> t
         files=files_of,
         format_=f"{__version__} {bench.fingerprint}",
     )
-    seconds = args.seconds or (None if args.tasks else _SECONDS)
-    try:
-        with progress(len(bench.branches)) as tell:
-            campaign.run(
-                pool,
-                workers=workers,
-                tasks=args.tasks,
-                seconds=seconds,
-                first=args.first,
-                progress=tell,
-            )
-    finally:
-        campaign.finish()
     return campaign, len(bench.branches)

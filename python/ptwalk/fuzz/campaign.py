@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,29 @@ def read_identity(path: Path) -> dict[str, Any]:
         known = json.loads(path.read_bytes())
     except ValueError:
         known = None
-    if not isinstance(known, dict) or not set(Spec.__dataclass_fields__) <= set(known):
+    if not isinstance(known, dict) or not {"profile", "setups", "judges"} <= set(known):
         raise InvalidArgument(
             f"{path} describes no campaign; put it back from a copy, or use another directory"
         )
     return known
+
+
+def _same(path: Path, identity: dict[str, Any]) -> None:
+    """Refuse a directory that holds another campaign."""
+    before = read_identity(path)
+    other = [name for name in identity if before.get(name) != identity[name]]
+    if other:
+        raise InvalidArgument(
+            f"{path.parent} holds a campaign with {other[0]} {before.get(other[0])!r}, not "
+            f"{identity[other[0]]!r}; use another directory, or the options and version that began "
+            "it"
+        )
+
+
+def _keep(corpus: Path, program: bytes) -> None:
+    path = corpus / hashlib.sha256(program).hexdigest()[:16]
+    if not path.exists():
+        write_atomically(path, program)
 
 
 RunTask = Callable[[Spec, int, Before], TaskResult]
@@ -158,6 +177,7 @@ class Campaign:
         self._done: dict[int, tuple[TaskResult, float]] = {}  # not merged yet
         self._merged = 0  # tasks before this one are merged
         self._known: dict[int, tuple[int, bytes, frozenset[str]]] = {}  # by tasks merged
+        self._unwritten: deque[Entry | Finding] = deque()  # taken in, no file yet
         self._seconds = 0.0
         self._directory = directory
         self._journal: Journal | None = None
@@ -174,7 +194,7 @@ class Campaign:
         journal = Journal(directory / "journal")
         try:
             if path.exists():
-                self._identify(path, identity)
+                _same(path, identity)
             elif journal.records:
                 raise InvalidArgument(
                     f"{directory} holds a journal without campaign.json; put that back from a "
@@ -187,17 +207,6 @@ class Campaign:
             journal.close()
             raise
         return journal
-
-    def _identify(self, path: Path, identity: dict[str, Any]) -> None:
-        """Take over the generation of the campaign that is there; refuse one that is another."""
-        before = read_identity(path)
-        other = [name for name in identity if before.get(name) != identity[name]]
-        if other and other != ["generation"]:
-            raise InvalidArgument(
-                f"{path.parent} holds a campaign with {other[0]} {before.get(other[0])!r}, not "
-                f"{identity[other[0]]!r}; use another directory, or the options that began it"
-            )
-        self.spec = replace(self.spec, generation=before["generation"])
 
     def _resume(self, journal: Journal) -> None:
         for record in journal.records:
@@ -243,7 +252,7 @@ class Campaign:
                 while task is not None and not late and len(running) < 2 * workers:
                     if self.spec.basis(task) > self._merged:
                         break  # what it must know is not there yet
-                    running[pool.submit(self._run_task, self.spec, task, self._before(task))] = task
+                    running[self._start(pool, task)] = task
                     task = next(numbers, None)
                 if not running:
                     break
@@ -259,6 +268,15 @@ class Campaign:
                     progress(self.state())
         finally:
             self._cancel(running)
+
+    def _start(self, pool: Executor, task: int) -> Future[TaskResult]:
+        """Submit a task; one that a broken pool refuses is one that failed."""
+        try:
+            return pool.submit(self._run_task, self.spec, task, self._before(task))
+        except BrokenExecutor as error:
+            refused: Future[TaskResult] = Future()
+            refused.set_exception(error)
+            return refused
 
     @staticmethod
     def _raise(done: set[Future[TaskResult]], running: dict[Future[TaskResult], int]) -> None:
@@ -302,31 +320,43 @@ class Campaign:
     def _merge(self) -> None:
         """Take in results in the order of tasks, as far as there is none missing."""
         while self._merged in self._done:
-            result, seconds = self._done.pop(self._merged)
-            self._take(result, seconds)
+            self._unwritten += self._take(*self._done.pop(self._merged))
             self._merged += 1
             self._remember()
+        self._write_files()
 
-    def _take(self, result: TaskResult, seconds: float, *, keep: bool = True) -> None:
+    def _take(self, result: TaskResult, seconds: float) -> list[Entry]:
+        """Take in a result; return what it adds to the corpus."""
         for name, number in result.counts.items():
             self.counts[name] = self.counts.get(name, 0) + number
-        for entry in self.corpus.add(result.entries):
-            if keep:
-                self._keep(entry)
         for finding in result.findings:
             if finding.key not in self.findings:
                 self.findings[finding.key] = Found(finding, result.task, seconds)
-                self._write(finding)
+                self._unwritten.append(finding)
+        return self.corpus.add(result.entries)
+
+    def _write_files(self) -> None:
+        """Write what was taken in since; what an interrupt leaves, `finish` writes."""
+        while self._unwritten:
+            each = self._unwritten[0]
+            if self._directory and isinstance(each, Entry):
+                _keep(self._directory / "corpus", each.program)
+            elif self._directory and isinstance(each, Finding):
+                self._write(self._directory / "findings" / each.slug, each)
+            self._unwritten.popleft()
 
     def finish(self) -> None:
         """Take in what was done after a task that was not, and close the journal.
 
         Such results are in the journal; resuming begins with the tasks that are missing.
         """
-        for task in sorted(self._done):
-            self._take(*self._done.pop(task), keep=False)
-        if self._journal:
-            self._journal.close()
+        try:
+            for task in sorted(self._done):
+                self._take(*self._done.pop(task))
+            self._write_files()
+        finally:
+            if self._journal:
+                self._journal.close()
 
     def state(self) -> State:
         """Return how far the campaign is."""
@@ -357,18 +387,8 @@ class Campaign:
         programs = (self.corpus.entries[i].program for i in dict.fromkeys([*newest, *others]))
         return Before(tuple(programs), seen, known)
 
-    def _keep(self, entry: Entry) -> None:
-        if self._directory:
-            name = hashlib.sha256(entry.program).hexdigest()[:16]
-            path = self._directory / "corpus" / name
-            if not path.exists():
-                write_atomically(path, entry.program)
-
-    def _write(self, finding: Finding) -> None:
+    def _write(self, directory: Path, finding: Finding) -> None:
         """Write the files of a finding; finding.json, the last one, says that all are there."""
-        if not self._directory:
-            return
-        directory = self._directory / "findings" / finding.slug
         path, text = directory / "finding.json", finding.dumps().encode()
         if path.exists() and path.read_bytes() == text:
             return

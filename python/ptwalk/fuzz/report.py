@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from ..errors import InvalidArgument
 from .bench import Workbench
 from .c_program import c_program_of
-from .campaign import Campaign, Found, Spec
+from .campaign import Campaign, Found, Spec, read_identity
 from .findings import Finding
 from .journal import read_journal
 from .mutate import Programs
@@ -110,8 +109,8 @@ def corpus_of(directory: Path) -> tuple[Spec, list[bytes]]:
     path = directory / "campaign.json"
     if not path.exists():
         raise InvalidArgument(f"{directory} holds no campaign; `ptwalk fuzz --corpus` makes one")
-    known = json.loads(path.read_text())
-    fields = {name: known[name] for name in Spec.__dataclass_fields__}
+    known = read_identity(path)
+    fields = {name: known[name] for name in Spec.__dataclass_fields__ if name in known}
     lists = {name: tuple(fields[name]) for name in ("setups", "judges")}
     results = map(TaskResult.from_json, read_journal(directory / "journal"))
     programs = [entry.program for result in results for entry in result.entries]
