@@ -100,6 +100,8 @@ constexpr Rule RULES[] = {
     FIELD(fills_prepare_first),
     FIELD(copy_private_over_marker),
     FIELD(copy_ignores_wp_readonly),
+    FIELD(poison_ioctl),
+    FIELD(move_ioctl),
     FIELD(migration_wrprotects),
     FIELD(pageout_checks_lru),
     FIELD(faultaround_dirty),
@@ -110,7 +112,11 @@ constexpr Rule RULES[] = {
     FIELD(mremap_marks_markers),
     FIELD(move_realigns),
     FIELD(mremap_multi_vma),
+    FIELD(populate_advice),
+    FIELD(dontneed_locked),
+    FIELD(guard_advice),
     FIELD(pagemap_uffd_wp),
+    FIELD(pagemap_scan),
     FIELD(anon_exclusive),
     option<&Config::mem_soft_dirty>("MEM_SOFT_DIRTY"),
     option<&Config::memory_failure>("MEMORY_FAILURE"),
@@ -177,6 +183,10 @@ std::string_view contradiction(const Profile& p) {
     return "the marker has no UFFD_WP bit, or the bit no marker";
   if (p.marker_format == MarkerFormat::special_pte && p.marker_mask != PTE_MARKER_UFFD_WP)
     return "the special pte has no bits";
+  if (p.poison_ioctl && !(p.marker_mask & PTE_MARKER_POISONED))
+    return "UFFDIO_POISON has no marker to leave";
+  if (p.guard_advice && !(p.marker_mask & PTE_MARKER_GUARD))
+    return "MADV_GUARD_INSTALL has no marker to leave";
   if (p.devmap_bit & p.saved_dirty_bit) return "DEVMAP and SAVED_DIRTY are the same bit";
   if (p.anon_exclusive && !p.exclusive_types)
     return "exclusive pages have no migration entry that says so";

@@ -194,30 +194,30 @@ constexpr int UNMODELLED[] = {12, 13, 25, 100, 101};
 struct Row {
   int advice;
   Behaviour apply;
-  u64 needs_marker;  ///< marker bits that the kernel must know, 0: every kernel has it
+  bool Profile::* known = nullptr;  ///< the rule that this kernel has it; every kernel does
 };
 
 constexpr Row ROWS[] = {
-    {0, nothing, 0},  // NORMAL
-    {1, nothing, 0},  // RANDOM
-    {2, nothing, 0},  // SEQUENTIAL
-    {3, nothing, 0},  // WILLNEED
-    {MADV_DONTNEED_, dontneed, 0},
-    {MADV_FREE_, free_lazily, 0},
-    {MADV_REMOVE_, remove_pages, 0},
-    {MADV_DONTFORK_, change_flags, 0},
-    {MADV_DOFORK_, change_flags, 0},
-    {MADV_HUGEPAGE_, change_flags, 0},
-    {MADV_NOHUGEPAGE_, change_flags, 0},
-    {16, nothing, 0},  // DONTDUMP
-    {17, nothing, 0},  // DODUMP
-    {MADV_WIPEONFORK_, change_flags, 0},
-    {MADV_KEEPONFORK_, change_flags, 0},
-    {MADV_COLD_, cold_or_pageout, 0},
-    {MADV_PAGEOUT_, cold_or_pageout, 0},
-    {MADV_DONTNEED_LOCKED_, dontneed, PTE_MARKER_UFFD_WP},
-    {MADV_GUARD_INSTALL_, guard_install, PTE_MARKER_GUARD},
-    {MADV_GUARD_REMOVE_, guard_remove, PTE_MARKER_GUARD},
+    {0, nothing},  // NORMAL
+    {1, nothing},  // RANDOM
+    {2, nothing},  // SEQUENTIAL
+    {3, nothing},  // WILLNEED
+    {MADV_DONTNEED_, dontneed},
+    {MADV_FREE_, free_lazily},
+    {MADV_REMOVE_, remove_pages},
+    {MADV_DONTFORK_, change_flags},
+    {MADV_DOFORK_, change_flags},
+    {MADV_HUGEPAGE_, change_flags},
+    {MADV_NOHUGEPAGE_, change_flags},
+    {16, nothing},  // DONTDUMP
+    {17, nothing},  // DODUMP
+    {MADV_WIPEONFORK_, change_flags},
+    {MADV_KEEPONFORK_, change_flags},
+    {MADV_COLD_, cold_or_pageout},
+    {MADV_PAGEOUT_, cold_or_pageout},
+    {MADV_DONTNEED_LOCKED_, dontneed, &Profile::dontneed_locked},
+    {MADV_GUARD_INSTALL_, guard_install, &Profile::guard_advice},
+    {MADV_GUARD_REMOVE_, guard_remove, &Profile::guard_advice},
 };
 
 }  // namespace
@@ -225,11 +225,11 @@ constexpr Row ROWS[] = {
 Error AddressSpace::madvise(u64 start, u64 length, int advice, const std::vector<u64>* victims) {
   const auto fail = [](Cause cause, u64 a = 0, u64 b = 0) { return Error{cause, "madvise", a, b}; };
   const bool populates = (advice == MADV_POPULATE_READ_ || advice == MADV_POPULATE_WRITE_) &&
-                         profile().exclusive_types;
+                         profile().populate_advice;
   const Row* row = nullptr;
   for (const Row& r : ROWS) {
     if (r.advice != advice) continue;
-    if ((r.needs_marker & ~profile().marker_mask) == 0) row = &r;
+    if (!r.known || profile().*r.known) row = &r;
     break;
   }
   if (std::find(std::begin(UNMODELLED), std::end(UNMODELLED), advice) != std::end(UNMODELLED))

@@ -212,7 +212,7 @@ Result<ScanResult> AddressSpace::pagemap_scan(u64 start, u64 length, const ScanA
   const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
     return Result<ScanResult>{{}, {cause, call, a, b, c}};
   };
-  if (!(profile().uffd_features & FEATURE_WP_ASYNC)) return fail(Cause::no_pagemap_scan);
+  if (!profile().pagemap_scan) return fail(Cause::no_pagemap_scan);
   if (args.flags & ~(PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC))
     return fail(Cause::bad_scan, args.flags);
   u64 known = PAGE_IS_GUARD - 1;

@@ -87,6 +87,8 @@ Profile v6_1() {
   p.mremap_marks_markers = true;
   p.anon_exclusive = true;
   p.pagemap_uffd_wp = true;
+  p.populate_advice = true;
+  p.dontneed_locked = true;
   p.migration_wrprotects = true;
   return p;
 }
@@ -123,6 +125,9 @@ Profile v6_12() {
   p.pageout_checks_lru = true;
   p.ro_drops_account = true;
   p.move_realigns = true;
+  p.poison_ioctl = true;
+  p.move_ioctl = true;
+  p.pagemap_scan = true;
   return p;
 }
 
@@ -137,6 +142,7 @@ Profile v6_18() {
   p.merge_adopts_anon_vma = true;
   p.faultaround_dirty = true;
   p.mremap_multi_vma = true;
+  p.guard_advice = true;
   return p;
 }
 

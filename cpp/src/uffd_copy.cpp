@@ -12,7 +12,6 @@ namespace ptwalk {
 namespace {
 
 constexpr u64 MODE_DONTWAKE = 1, MODE_WP = 2;
-constexpr u64 FEATURE_POISON = 1 << 14;
 
 enum class Fill : u8 { copy, zeropage, continue_, poison };
 
@@ -209,7 +208,7 @@ Result<i64> AddressSpace::uffd_continue(UffdId id, u64 start, u64 length, u64 mo
 
 Result<i64> AddressSpace::uffd_poison(UffdId id, u64 start, u64 length, u64 mode) {
   const char* const call = "UFFDIO_POISON";
-  if (!(profile().uffd_features & FEATURE_POISON)) return {0, {Cause::unknown_ioctl, call}};
+  if (!profile().poison_ioctl) return {0, {Cause::unknown_ioctl, call}};
   return fill(*this, id, {Fill::poison, call}, start, length, mode, MODE_DONTWAKE);
 }
 

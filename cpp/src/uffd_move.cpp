@@ -11,7 +11,6 @@ namespace ptwalk {
 namespace {
 
 constexpr u64 MODE_DONTWAKE = 1, MODE_ALLOW_SRC_HOLES = 2;
-constexpr u64 FEATURE_MOVE = 1 << 16;
 constexpr const char* CALL = "UFFDIO_MOVE";
 
 /// validate_move_areas(): both anonymous, writable, equal rights, the destination registered here.
@@ -90,7 +89,7 @@ Error move_page(const PageMove& m) {
 }  // namespace
 
 Result<i64> AddressSpace::uffd_move(UffdId id, u64 dst, u64 src, u64 length, u64 mode) {
-  if (!(profile().uffd_features & FEATURE_MOVE)) return {0, {Cause::unknown_ioctl, CALL}};
+  if (!profile().move_ioctl) return {0, {Cause::unknown_ioctl, CALL}};
   if (Error e = check_context(*machine, id, CALL)) return {0, e};
   if (machine->uffds[u64(id)].mmap_changing) return {-EAGAIN, {Cause::mmap_changing, CALL}};
   if (Error e = check_range(*this, CALL, dst, length)) return {0, e};

@@ -70,7 +70,6 @@ constexpr u64 BASE_IOCTLS = 0xdc;                   // WAKE COPY ZEROPAGE WRITEP
 constexpr u64 NO_HUGETLB_IOCTLS = 1 << 4 | 1 << 5;  // ZEROPAGE, MOVE
 constexpr u64 WP_IOCTL = 1 << 6, CONTINUE_IOCTL = 1 << 7, MOVE_IOCTL = 1 << 5,
               POISON_IOCTL = 1 << 8;
-constexpr u64 FEATURE_POISON = 1 << 14, FEATURE_MOVE = 1 << 16;
 
 u64 mode_to_vm_flags(u64 mode) {
   return (mode & UFFDIO_REGISTER_MODE_MISSING ? VM_UFFD_MISSING : 0) |
@@ -92,8 +91,8 @@ bool can_userfault(const Profile& p, const Vma& vma, u64 uffd_flags, bool wp_asy
 /// The ioctls that UFFDIO_REGISTER reports for the range.
 u64 range_ioctls(const Profile& p, u64 mode, bool any_hugetlb) {
   u64 ioctls = BASE_IOCTLS;
-  if (p.uffd_features & FEATURE_POISON) ioctls |= POISON_IOCTL;
-  if (p.uffd_features & FEATURE_MOVE) ioctls |= MOVE_IOCTL;
+  if (p.poison_ioctl) ioctls |= POISON_IOCTL;
+  if (p.move_ioctl) ioctls |= MOVE_IOCTL;
   if (any_hugetlb) ioctls &= ~NO_HUGETLB_IOCTLS;
   if (!(mode & UFFDIO_REGISTER_MODE_WP)) ioctls &= ~WP_IOCTL;
   if (!(mode & UFFDIO_REGISTER_MODE_MINOR)) ioctls &= ~CONTINUE_IOCTL;

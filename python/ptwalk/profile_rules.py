@@ -177,6 +177,8 @@ _SENTENCES: dict[str, dict[str, str] | tuple[str, str]] = {
         "COPY sets no WP where the VMA is not writable",
         "COPY sets WP where the VMA is not writable too",
     ),
+    "poison_ioctl": ("there is UFFDIO_POISON", "there is no UFFDIO_POISON"),
+    "move_ioctl": ("there is UFFDIO_MOVE", "there is no UFFDIO_MOVE"),
     "migration_wrprotects": (
         "an armed page comes back from migration without RW",
         "an armed page comes back from migration with RW",
@@ -217,6 +219,16 @@ _SENTENCES: dict[str, dict[str, str] | tuple[str, str]] = {
         "mremap moves several VMAs in one call",
         "mremap moves one VMA in one call",
     ),
+    "populate_advice": (
+        "madvise has POPULATE_READ and POPULATE_WRITE",
+        "madvise has no POPULATE_READ and POPULATE_WRITE",
+    ),
+    "dontneed_locked": ("madvise has DONTNEED_LOCKED", "madvise has no DONTNEED_LOCKED"),
+    "guard_advice": (
+        "madvise has GUARD_INSTALL and GUARD_REMOVE",
+        "madvise has no GUARD_INSTALL and GUARD_REMOVE",
+    ),
+    "pagemap_scan": ("there is PAGEMAP_SCAN", "there is no PAGEMAP_SCAN"),
     "pagemap_uffd_wp": ("pagemap shows bit 57", "pagemap does not show bit 57"),
     "anon_exclusive": (
         "PageAnonExclusive decides whether a page is reused",

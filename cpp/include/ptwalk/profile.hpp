@@ -117,8 +117,10 @@ struct Profile {
   bool fills_prepare_first = false;       ///< 6.8 on: anon_vma_prepare before the checks
   bool copy_private_over_marker = false;  ///< v2: EEXIST over a marker in a private mapping
   bool copy_ignores_wp_readonly = false;  ///< v2: WP and D not set where VM_WRITE is missing
+  bool poison_ioctl = false;              ///< 6.6 on: UFFDIO_POISON
+  bool move_ioctl = false;                ///< 6.8 on: UFFDIO_MOVE
 
-  // mm/memory.c, mm/rmap.c, mm/mremap.c, mm/madvise.c
+  // mm/memory.c, mm/rmap.c, mm/mremap.c, mm/madvise.c, fs/proc/task_mmu.c
   bool migration_wrprotects = false;  ///< a page migrated back armed comes back without RW
   bool pageout_checks_lru = false;    ///< 6.5 on: pages off the LRU keep their A bit
   bool faultaround_dirty = false;     ///< 6.18: a read maps dirty folios dirty
@@ -130,7 +132,11 @@ struct Profile {
   bool mremap_marks_markers = false;    ///< soft-dirty is set on moved markers too
   bool move_realigns = false;           ///< 6.6 on: whole tables move between unaligned ends
   bool mremap_multi_vma = false;  ///< 6.17 on: a move of several VMAs; a shrink is told shrunk
+  bool populate_advice = false;   ///< 5.14 on: MADV_POPULATE_READ and MADV_POPULATE_WRITE
+  bool dontneed_locked = false;   ///< 5.18 on: MADV_DONTNEED_LOCKED
+  bool guard_advice = false;      ///< 6.13 on: MADV_GUARD_INSTALL and MADV_GUARD_REMOVE
   bool pagemap_uffd_wp = false;   ///< bit 57 of a pagemap word
+  bool pagemap_scan = false;      ///< 6.7 on: PAGEMAP_SCAN
   bool anon_exclusive = false;    ///< PageAnonExclusive, 5.19 on
 
   /// Kind of each of the 32 swap types under this profile's configuration.
