@@ -141,7 +141,10 @@ void compare_known(const KernelInfo& kernel, Request request, std::span<const u6
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const PagePool pages = some_pages();
+  static const PagePool pages = [] {
+    fuzz::plant_bug();
+    return some_pages();
+  }();
   Request request{};
   if (size) std::memcpy(&request, data, std::min(size, sizeof request));
   const LeafPlan plan = plan_of(request);

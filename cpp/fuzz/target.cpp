@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 
 #include "ptwalk/fuzz/setups.hpp"
+#include "ptwalk/mutants.hpp"
 
 namespace {
 
@@ -68,7 +70,16 @@ void run_file(const std::filesystem::path& path) {
 
 }  // namespace
 
+void plant_bug() {
+  try {
+    choose_mutant(setting("PTWALK_MUTANT", ""));
+  } catch (const std::invalid_argument& wrong) {
+    refuse(wrong.what());
+  }
+}
+
 Executor make_executor(Options options) {
+  plant_bug();
   const std::string name = setting("PTWALK_FUZZ_PROFILE", "6.18");
   const Profile* profile = find_profile(name);
   if (!profile) refuse("PTWALK_FUZZ_PROFILE=" + name + ": use one of " + names_of(profiles()));

@@ -16,6 +16,9 @@ namespace ptwalk::fuzz {
 /// ("shmem-16") and PTWALK_FUZZ_JUDGE ("end" or "each"). A wrong name ends the process.
 [[nodiscard]] Executor make_executor(Options options);
 
+/// Plants the bug that PTWALK_MUTANT names; a name that this build does not have ends the process.
+void plant_bug();
+
 /// Tells the fuzzer which branches the last run took: as libFuzzer's extra counters, or in AFL++'s
 /// map. Replaying, nobody reads them.
 void publish(std::span<const u64> coverage);

@@ -20,8 +20,9 @@ Mutant find(std::string_view name) {
   if (name.empty()) return Mutant::none;
   for (std::size_t i = 0; i < std::size(ALL); ++i)
     if (ALL[i].name == name) return Mutant(i + 1);
-  throw std::invalid_argument("mutant " + std::string(name) +
-                              " is not known; `ptwalk fuzz mutants` lists them");
+  std::string known;
+  for (const MutantInfo& info : ALL) known.append(known.empty() ? "" : ", ").append(info.name);
+  throw std::invalid_argument("mutant " + std::string(name) + " is not known; use one of " + known);
 }
 
 std::atomic<Mutant>& active() {

@@ -22,9 +22,10 @@ SpanCounts apply_reference(const LeafPlan& plan, std::span<u64> ptes, const Page
 template <LeafKernel KERNEL>
 SpanCounts with_bugs(const LeafPlan& plan, std::span<u64> ptes, const PagePool& pages,
                      LeafFacts* facts) {
-  const std::vector<u64> before(ptes.begin(), ptes.end());
+  std::vector<u64> before;
+  if (planted(Mutant::lane_left_out)) before.assign(ptes.begin(), ptes.end());
   SpanCounts counts = KERNEL(plan, ptes, pages, facts);
-  for (std::size_t i = 5; planted(Mutant::lane_left_out) && i < ptes.size(); i += 8) {
+  for (std::size_t i = 5; i < before.size(); i += 8) {
     ptes[i] = before[i];
     if (facts) *facts = {};
   }
