@@ -49,7 +49,8 @@ constexpr Op UNPOPULATED_16[] = {map(0, 16, 0, ANON), uffd(WP_UNPOPULATED), watc
 constexpr Op PRIVATE_16[] = {map(0, 16, 0, SHMEM), uffd(0), watch(0, 16, WP)};
 constexpr Op ASYNC_16[] = {map(0, 16, 0, ANON), uffd(WP_ASYNC), watch(0, 16, WP)};
 constexpr Op MISSING_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(0),
-                             watch(0, 8, MISSING | WP | MINOR), watch(8, 8, MISSING | WP)};
+                             watch(0, 16, MISSING | WP),
+                             watch(0, 8, MISSING | WP | MINOR)};  // some have no MINOR there
 constexpr Op EVENTS_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(EVENTS),
                             watch(0, 16, WP)};
 constexpr Op BOUNDARY[] = {map(AROUND_PMD, 16, SHARED, SHMEM), uffd(0), watch(AROUND_PMD, 16, WP)};
