@@ -178,6 +178,9 @@ def test_wrong_arguments_are_named() -> None:
         ({"setup": [b""]}, "setup [b''] is not bytes-like"),
         ({"kernel": 3}, "kernel 3 is not a name; use one of"),
         ({"raw": "no"}, "raw 'no' is no bool; use True or False"),
+        ({"config": ["PT_RECLAIM"]}, "config ['PT_RECLAIM'] is not a mapping"),
+        ({"config": {"HUGE": True}}, "HUGE"),
+        ({"levels": 3}, "levels 3 is not 4 or 5"),
     ],
 )
 def test_what_an_executor_cannot_be_made_of_is_named(arguments: dict[str, Any], said: str) -> None:
@@ -195,3 +198,32 @@ def test_a_batch_may_be_an_array_of_operations_or_hold_any_programs() -> None:
     each = [bytearray(rows[0]), rows[1], fuzz.decode(rows[2])]
     assert ex.run_batch(iter(each)).digest.tolist() == expected
     assert fuzz.Executor("6.18", fuzz.decode(rows[0])).setup == rows[0].tobytes()
+
+
+def test_runs_start_from_a_checkpoint_until_it_is_left() -> None:
+    ex = fuzz.Executor("6.18", "shmem-16")
+    begin = fuzz.from_text("writeprotect 0x00007f0000000000 64K wp")
+    store = fuzz.from_text("access 0x00007f0000002000 write 0")
+    alone = ex.run(store).visible
+    whole = ex.steps(begin + store)[-1].visible
+    ex.run(begin)
+    point = ex.checkpoint()
+    for _ in range(3):
+        assert [step.visible for step in ex.steps(store)] == [whole]
+    ex.restore()
+    assert ex.run(store).visible == alone
+    for gone in (point, 99):
+        with pytest.raises(InvalidArgument, match=f"checkpoint {gone} is none of this executor's"):
+            ex.restore(gone)
+    assert ex.run(store).visible == alone
+
+
+def test_an_executor_takes_options_and_levels_of_a_machine() -> None:
+    five = fuzz.Executor("6.18", "shmem-16", levels=5, config={"MEM_SOFT_DIRTY": True})
+    assert (five.levels, five.config) == (5, {"MEM_SOFT_DIRTY": True})
+    assert "levels=5" in repr(five)
+    rows = fuzz.standard_mix(50)
+    plain = fuzz.Executor("6.18", "shmem-16")
+    assert (five.run_batch(rows).visible == plain.run_batch(rows).visible).all()
+    assert (five.run_batch(rows).digest != plain.run_batch(rows).digest).all()
+    assert not five.run_batch(rows).violations.any()

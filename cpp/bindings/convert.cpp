@@ -102,6 +102,14 @@ unsigned thread_count(py::handle value) {
   return static_cast<unsigned>(n);
 }
 
+int levels_of(py::handle value) {
+  const u64 levels = word(value, "levels");
+  if (levels != 4 && levels != 5)
+    raise_invalid("levels " + shown(value) +
+                  " is not 4 or 5; x86-64 walks 4 levels, or 5 with la57");
+  return int(levels);
+}
+
 Level level_of(py::handle value, int levels) {
   Level level = 0;
   if (PyUnicode_Check(value.ptr())) {

@@ -127,6 +127,8 @@ inline bool truth(py::handle value) {
 unsigned thread_count(py::handle value);
 /// A level from its name or number. With 4 levels the p4d is folded into the pgd.
 Level level_of(py::handle value, int levels);
+/// A number of levels, 4 or 5.
+int levels_of(py::handle value);
 /// Refuses a range that is unaligned, or ends above the user address space; for calls that are
 /// ours.
 void check_range(const char* call, u64 start, u64 length, u64 limit);

@@ -93,8 +93,9 @@ struct BoundExecutor {
 
 std::unique_ptr<BoundExecutor> make_executor(const std::string& profile, const py::dict& config,
                                              const py::bytes& setup, const std::string& kernel,
-                                             bool raw, bool judge_each) {
+                                             bool raw, bool judge_each, py::handle levels) {
   fuzz::Options options{.raw = raw, .judge = judge_each ? fuzz::Judge::each : fuzz::Judge::end};
+  options.levels = levels_of(levels);
   if (!kernel.empty()) {
     std::string known;
     const KernelInfo* found = nullptr;
@@ -200,6 +201,20 @@ py::list steps(BoundExecutor& bound, const py::bytes& program) {
   return texts;
 }
 
+u64 checkpoint(BoundExecutor& bound) {
+  const std::scoped_lock lock(bound.mutex);
+  return bound.executor.checkpoint();
+}
+
+void restore(BoundExecutor& bound, py::handle number) {
+  const u64 wanted = word(number, "checkpoint");
+  const std::scoped_lock lock(bound.mutex);
+  if (!bound.executor.restore(wanted))
+    raise_invalid("checkpoint " + std::to_string(wanted) +
+                  " is none of this executor's, or was given up by going back to an earlier one; "
+                  "pass what checkpoint() returned since, or 0 for the setup's state");
+}
+
 u64 state_hash(BoundExecutor& bound) {
   const std::scoped_lock lock(bound.mutex);
   return bound.executor.state_hash();
@@ -240,6 +255,8 @@ void register_fuzz(py::module_& m) {
       .def("run_batch", run_batch)
       .def("run_all", run_all)
       .def("steps", steps)
+      .def("checkpoint", checkpoint)
+      .def("restore", restore)
       .def("state_hash", state_hash)
       .def("entries_hash", entries_hash);
 }

@@ -89,19 +89,15 @@ py::tuple names_of(std::span<const T> all) {
 
 MachinePtr make_machine(const std::string& profile, const py::dict& config, py::handle levels,
                         py::handle max_tables) {
-  const u64 n = word(levels, "levels");
-  if (n != 4 && n != 5) {
-    raise_invalid("levels " + shown(levels) +
-                  " is not 4 or 5; x86-64 walks 4 levels, or 5 with la57");
-  }
+  const int n = levels_of(levels);
   const Profile made = make_profile(profile, config);
-  if (max_tables.is_none()) return std::make_shared<Machine>(made, static_cast<int>(n));
+  if (max_tables.is_none()) return std::make_shared<Machine>(made, n);
   const u64 limit = word(max_tables, "max_tables");
   if (limit == 0 || limit > FrameArena::DEFAULT_LIMIT) {
     raise_invalid("max_tables " + std::to_string(limit) + " is not 1 to " +
                   std::to_string(FrameArena::DEFAULT_LIMIT) + "; leave it out for the largest");
   }
-  return std::make_shared<Machine>(made, static_cast<int>(n), limit);
+  return std::make_shared<Machine>(made, n, limit);
 }
 
 /// Refuses ranges of a file that overflow; pages are whole, so bytes need no alignment.

@@ -99,3 +99,42 @@ TEST_CASE("judging each operation changes no digest and no coverage") {
     }
   }
 }
+
+TEST_CASE("runs start from the newest checkpoint, and from an earlier one again") {
+  std::mt19937_64 random(5);
+  Executor ex = executor("6.18", "mixed"), fresh = executor("6.18", "mixed");
+  for (int round = 0; round < 20; ++round) {
+    const std::vector<u8> a = random_program(random, 8), b = random_program(random, 8);
+    ex.run(a);
+    const u64 after_a = ex.state_hash(), one = ex.checkpoint();
+    const RunResult first = ex.run(b);
+    const u64 after_b = ex.state_hash(), two = ex.checkpoint();
+    CHECK(two != one);
+    ex.run(a);
+    CHECK(ex.restore(two));
+    CHECK(ex.state_hash() == after_b);
+    CHECK(ex.restore(one));
+    CHECK(ex.state_hash() == after_a);
+    CHECK_FALSE(ex.restore(two));
+    for (int again = 0; again < 3; ++again) CHECK(ex.run(b).digest == first.digest);
+    CHECK(ex.state_hash() == after_b);
+    CHECK(ex.restore(0));
+    CHECK_FALSE(ex.restore(one));
+    CHECK(ex.run(a).digest == fresh.run(a).digest);
+    CHECK(ex.state_hash() == after_a);
+  }
+}
+
+TEST_CASE("programs run on five levels too, and user space sees the same") {
+  std::mt19937_64 random(6);
+  for (const char* setup : {"shmem-16", "mixed"}) {
+    Executor four = executor("6.18", setup, {.raw = false});
+    Executor five = executor("6.18", setup, {.raw = false, .levels = 5});
+    for (int i = 0; i < 50; ++i) {
+      const std::vector<u8> program = random_program(random, 16);
+      const RunResult a = four.run(program), b = five.run(program);
+      CHECK(a.visible == b.visible);
+      CHECK(b.violations == 0);
+    }
+  }
+}

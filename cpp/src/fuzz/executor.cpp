@@ -19,14 +19,14 @@ Executor::Executor(const Profile& profile, std::span<const u8> setup, const Opti
       setup_(setup.begin(), setup.end()),
       options_(options),
       words_(raw_words(profile)),
-      world_(profile),
+      world_(profile, options.levels),
       coverage_(branches().size()),
       of_rules_(coverage_.end() - std::ptrdiff_t(Coverage::SIZE)) {
   world_.machine->leaf_kernel = options_.kernel->apply;
   world_.machine->threads = 1;
   Report report;
   apply(setup_, report);
-  start_.emplace(world_);
+  starts_.push_back({0, SavedWorld(world_)});
 }
 
 void Executor::apply(std::span<const u8> program, Report& report) {
@@ -60,7 +60,7 @@ void Executor::apply_judged(Run& run, const Operation& operation, const Op& op) 
 }
 
 RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
-  if (touched_) start_->restore(world_);
+  if (touched_) starts_.back().state.restore(world_);
   touched_ = true;
   std::fill(coverage_.begin(), of_rules_, 0);
   world_.machine->coverage.clear();
@@ -87,6 +87,22 @@ std::vector<Step> Executor::steps(std::span<const u8> program) {
   std::vector<Step> steps;
   run(program, &steps);
   return steps;
+}
+
+u64 Executor::checkpoint() {
+  starts_.push_back({++checkpoints_, SavedWorld(world_)});
+  touched_ = false;
+  return checkpoints_;
+}
+
+bool Executor::restore(u64 checkpoint) {
+  const auto found = std::find_if(starts_.begin(), starts_.end(),
+                                  [&](const Start& start) { return start.number == checkpoint; });
+  if (found == starts_.end()) return false;
+  found->state.restore(world_);
+  while (&starts_.back() != &*found) starts_.pop_back();
+  touched_ = false;
+  return true;
 }
 
 std::span<const u64> Executor::coverage() {

@@ -152,13 +152,22 @@ void run_set_ptes(Run& run, const Op& op) {
   run.report.end(run.mm(op).set_ptes(AT(op), {words.data(), nr}));
 }
 
+namespace {
+
+/// "pgd" is the top table, with five levels too; there no operation names a p4d.
+Level level_of(const Run& run, const Op& op) {
+  const Level level = Level(LEVEL(op)) + PTE_LEVEL;
+  return level == P4D_LEVEL ? run.machine().levels : level;
+}
+
+}  // namespace
+
 void run_set_entry(Run& run, const Op& op) {
-  run.report.end(run.mm(op).set_entry(AT(op), Level(LEVEL(op)) + PTE_LEVEL, word_of(run, op)));
+  run.report.end(run.mm(op).set_entry(AT(op), level_of(run, op), word_of(run, op)));
 }
 
 void run_alloc_table(Run& run, const Op& op) {
-  run.report.end(
-      run.mm(op).alloc_table(AT(op), Level(LEVEL(op)) + PTE_LEVEL, TABLE_FLAGS[TABLE(op)]));
+  run.report.end(run.mm(op).alloc_table(AT(op), level_of(run, op), TABLE_FLAGS[TABLE(op)]));
 }
 
 void run_set_vm_flags(Run& run, const Op& op) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,11 +103,16 @@ class Executor:
     judge : {"end", "each"}
         When violations are looked for: in the final state and in the accounts of changes of
         protection, or also before and after each operation, which is some hundred times slower.
+    config : mapping of str to bool, optional
+        Build options of the kernel that differ from the profile's, as for `ptwalk.Machine`.
+    levels : int
+        Of page tables, 4 or 5.
 
     Raises
     ------
     InvalidArgument
-        For an unknown profile, setup, kernel or judge, and a `raw` that is no bool.
+        For an unknown profile, setup, kernel, judge or option, a `raw` that is no bool, and
+        `levels` other than 4 and 5.
     """
 
     def __init__(
@@ -118,6 +123,8 @@ class Executor:
         kernel: str | None = None,
         raw: bool = True,
         judge: str = "end",
+        config: Mapping[str, bool] | None = None,
+        levels: int = 4,
     ) -> None:
         if not isinstance(profile, str):
             raise InvalidArgument(f"profile {profile!r} is not a name; use one of {profiles()}")
@@ -132,13 +139,21 @@ class Executor:
         if judge not in ("end", "each"):
             raise InvalidArgument(f"judge {judge!r} is not known; use 'end' or 'each'")
         program = SETUPS[setup] if isinstance(setup, str) else as_bytes(setup, "setup")
-        self._core = _core.FuzzExecutor(profile, {}, program, kernel or "", raw, judge == "each")
+        if config is not None and not isinstance(config, Mapping):
+            raise InvalidArgument(f"config {config!r} is not a mapping; pass {{option: bool}}")
+        options = dict(config or {})
+        self._core = _core.FuzzExecutor(
+            profile, options, program, kernel or "", raw, judge == "each", levels
+        )
         given = setup if isinstance(setup, str) else program
-        self._arguments = (profile, given, kernel, raw, judge)
+        self._arguments = (profile, given, kernel, raw, judge, options, levels)
 
     def __repr__(self) -> str:
-        profile, setup, kernel, raw, judge = self._arguments
-        return f"Executor({profile!r}, {setup!r}, kernel={kernel!r}, raw={raw}, judge={judge!r})"
+        profile, setup, kernel, raw, judge, config, levels = self._arguments
+        return (
+            f"Executor({profile!r}, {setup!r}, kernel={kernel!r}, raw={raw}, judge={judge!r}, "
+            f"config={config!r}, levels={levels})"
+        )
 
     @property
     def profile(self) -> str:
@@ -164,6 +179,41 @@ class Executor:
     def judge(self) -> str:
         """When violations are looked for, "end" or "each"."""
         return self._arguments[4]
+
+    @property
+    def config(self) -> dict[str, bool]:
+        """The build options that were given."""
+        return dict(self._arguments[5])
+
+    @property
+    def levels(self) -> int:
+        """Levels of page tables."""
+        return self._arguments[6]
+
+    def checkpoint(self) -> int:
+        """Let runs start from the state that the last one left, or from the setup's before any.
+
+        Returns
+        -------
+        int
+            What `restore` takes. Going back to it before each run costs what the run touched.
+        """
+        return self._core.checkpoint()
+
+    def restore(self, checkpoint: int = 0) -> None:
+        """Let runs start from an earlier checkpoint's state again; that is the state at once.
+
+        Parameters
+        ----------
+        checkpoint : int
+            What `checkpoint` returned; 0 is the setup's state. Later ones are given up.
+
+        Raises
+        ------
+        InvalidArgument
+            The checkpoint was given up, or is none of this executor's. Nothing changes.
+        """
+        self._core.restore(checkpoint)
 
     @property
     def branches(self) -> tuple[str, ...]:

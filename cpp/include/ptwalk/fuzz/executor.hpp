@@ -2,7 +2,7 @@
 // kernel counterpart.
 #pragma once
 
-#include <optional>
+#include <deque>
 
 #include "ptwalk/fuzz/program.hpp"
 #include "ptwalk/fuzz/run.hpp"
@@ -14,6 +14,7 @@ struct Options {
   bool raw = true;  ///< false: raw operations do nothing
   Judge judge = Judge::end;
   const KernelInfo* kernel = &active_kernel();
+  int levels = 4;  ///< of page tables, 4 or 5
 };
 
 struct RunResult {
@@ -41,6 +42,12 @@ class Executor {
   /// One by one with texts; the last one's state stays until the next run.
   std::vector<Step> steps(std::span<const u8> program);
 
+  /// Runs start from the state that the last one left, from here on. Returns its number.
+  u64 checkpoint();
+  /// Runs start from that state again, and those of later checkpoints are gone; 0 is the setup's.
+  /// False, and nothing changes, where it is gone itself or never was.
+  bool restore(u64 checkpoint);
+
   /// Of the state that the last run left, or of the setup.
   [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_.machine); }
   /// A hash of the page table entries that the last run left.
@@ -60,8 +67,14 @@ class Executor {
   const Options options_;
   const RawWords words_;
   World world_;
-  std::optional<SavedWorld> start_;  ///< what the setup made
-  bool touched_ = false;             ///< the state is no longer that
+  struct Start {
+    u64 number;
+    SavedWorld state;
+  };
+  std::deque<Start>
+      starts_;            ///< what the setup made, and the checkpoints; runs start from the last
+  u64 checkpoints_ = 0;   ///< so many were made
+  bool touched_ = false;  ///< the state is no longer that
   std::vector<u64> coverage_;
   const std::vector<u64>::iterator of_rules_;  ///< where the branches of the rules begin
 };

@@ -8,8 +8,8 @@
 namespace ptwalk::fuzz {
 
 struct World {
-  explicit World(const Profile& profile)
-      : machine(std::make_shared<Machine>(profile, 4)),
+  explicit World(const Profile& profile, int levels = 4)
+      : machine(std::make_shared<Machine>(profile, levels)),
         spaces{std::make_shared<AddressSpace>(machine)} {}
 
   std::shared_ptr<Machine> machine;
