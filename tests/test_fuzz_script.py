@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -152,6 +153,10 @@ def test_every_operation_that_c_has_compiles_and_runs(tmp_path: Path) -> None:
     zeropage 0x00007f0000010000 4K -
     continue {PAGE} 4K -
     poison 0x00007f0000001000 4K -
+    wake 0x00007f0000001000 4K
+    kernel_access 0x00007f0000010000 write
+    populate 0x00007f0000010000 8K write
+    access_many 0x00007f0000010000 8K write
     move {PAGE} 0x00007f0000010000 4K -
     writeprotect {PAGE} 64K wp
     mprotect {PAGE} 8K r--
@@ -165,6 +170,7 @@ def test_every_operation_that_c_has_compiles_and_runs(tmp_path: Path) -> None:
     mremap {PAGE} 64K 0x00007f0000030000 64K maymove|fixed
     access {PAGE} read 0
     munmap {PAGE} 64K
+    close
     """
     found = Finding("against", "kind", "title", fuzz.from_text(text), NEW, "empty")
     source = c_program_of(found)
@@ -173,9 +179,73 @@ def test_every_operation_that_c_has_compiles_and_runs(tmp_path: Path) -> None:
     if done.returncode == 77:
         pytest.skip(done.stdout)
     assert done.returncode == 0
-    steps = [line for line in text.strip().splitlines() if "userfaultfd" not in line]
+    lines = [line.strip() for line in text.strip().splitlines() if "userfaultfd" not in line]
+    steps = [line for line in lines for _ in range(1 + ("access_many" in line))]
     for line, told in zip(steps, done.stdout.splitlines(), strict=False):
-        assert told.startswith(line.strip())
+        assert told.startswith(line)
+
+
+@pytest.mark.parametrize("judge", ["invariants", "kernels", "model"])
+def test_no_c_program_for_bugs_of_ptwalk_itself(judge: str) -> None:
+    program = fuzz.from_text(f"access {PAGE} write 0")
+    for name, has_one in ((judge, False), ("running-kernel", True)):
+        made = c_program_of(Finding(name, "kind", "title", program, NEW, SETUP))
+        assert (made is not None) == has_one
+
+
+# Each ends as the executor says, with what a userfaultfd is told of as SIGBUS.
+SHOWN = (
+    f"mmap {PAGE} 256K rw- shared shmem 0\naccess 0x00007f0000030000 write 0",
+    f"""
+    mmap {PAGE} 64K rw- shared shmem 0
+    mmap 0x00007f0000010000 64K rw- shared shmem 0
+    file_truncate 0 0
+    access_many 0x00007f0000010000 8K read
+    access {PAGE} read 0
+    """,
+    f"mmap {PAGE} 64K rw- - anon 0\nmmap {PAGE} 4K rw- fixed_noreplace anon 0",
+    f"kernel_access {PAGE} read\nkernel_access {PAGE} write\naccess {PAGE} read 0",
+    f"""
+    mmap {PAGE} 64K rw- - anon 0
+    userfaultfd - -
+    register {PAGE} 64K missing|wp
+    copy {PAGE} 4K wp
+    access_many {PAGE} 8K write
+    wake {PAGE} 4K
+    close
+    wake {PAGE} 4K
+    populate {PAGE} 64K write
+    access {PAGE} write 0
+    madvise {PAGE} 4K unknown
+    """,
+)
+
+
+def outcome(told: str) -> str:
+    """Say in the C program's words what the executor told of one call or access."""
+    if errors := [word for word in told.split("; ") if word.isupper()]:
+        return os.strerror(getattr(errno, errors[0]))
+    signals = {"blocked": "SIGBUS", "signal 7": "SIGBUS", "signal 11": "SIGSEGV"}
+    return next((said for word, said in signals.items() if word in told), "done")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+@pytest.mark.skipif(reason() is not None, reason=str(reason()))
+@pytest.mark.parametrize("text", SHOWN)
+def test_c_programs_end_as_the_executor_says(tmp_path: Path, text: str) -> None:
+    program = fuzz.from_text(text)
+    source = c_program_of(Finding("against", "kind", "title", program, NEW, "empty"))
+    assert source is not None
+    done = subprocess.run([compiled(tmp_path, source)], capture_output=True, text=True, check=True)
+    got = [line[64:].strip() for line in done.stdout.splitlines() if not line.startswith("0x")]
+    want: list[str] = []
+    for step in fuzz.Executor(NEW, "empty").steps(program):
+        name, told = step.text.split()[0], step.visible
+        if name == "kernel_access" and "signal" in told:
+            told = "EFAULT"
+        if name != "userfaultfd":
+            want += map(outcome, told.split("; ") if name == "access_many" else [told])
+    assert got == want
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")

@@ -16,7 +16,8 @@ _HEAD = """\
  *
  * Made by ptwalk fuzz. Build and run: cc -Wall -o show show.c && ./show
 {sides}
- * A store that a userfaultfd is told of ends in SIGBUS here (UFFD_FEATURE_SIGBUS).
+ * An access that a userfaultfd is told of ends in SIGBUS here (UFFD_FEATURE_SIGBUS), or in an
+ * error of the system call that makes it.
  */
 """
 
@@ -39,7 +40,7 @@ _BODY = r"""#define _GNU_SOURCE
 #define UFFDIO_API_ 0xc018aa3ful
 #define UNUSED __attribute__((unused)) /* a program needs some of what follows */
 
-static int uffd, pagemap, file[2] = {-1, -1};
+static int uffd, pagemap, zero, pipes[2], file[128];
 static char *source; /* what UFFDIO_COPY copies */
 static sigjmp_buf out;
 
@@ -80,12 +81,20 @@ UNUSED static void call(const char *step, unsigned long request, const uint64_t 
     call(step, request, words, sizeof words / sizeof *words);  \
   } while (0)
 
-UNUSED static int open_file(int which) {
-  if (file[which] < 0) {
-    file[which] = memfd_create("show", MFD_CLOEXEC);
-    need(file[which] >= 0 && !ftruncate(file[which], 40 * PAGE), "memfd");
-  }
-  return file[which];
+/* The kernel loads or stores one byte. */
+UNUSED static void touch_by_kernel(const char *step, uintptr_t at, int write_it) {
+  show(step, write_it ? read(zero, (void *)at, 1) : write(pipes[1], (void *)at, 1));
+}
+
+UNUSED static void close_uffd(const char *step) {
+  if (uffd >= 0) close(uffd);
+  uffd = -1; /* files made later do not take its number */
+  show(step, 0);
+}
+
+UNUSED static void make_file(int which, uint64_t size) {
+  file[which] = memfd_create("show", MFD_CLOEXEC);
+  need(file[which] >= 0 && !ftruncate(file[which], size), "memfd");
 }
 
 static void start(uint64_t features) {
@@ -101,6 +110,8 @@ static void start(uint64_t features) {
   need(pagemap >= 0, "/proc/self/pagemap");
   source = mmap(NULL, 1024 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   need(source != MAP_FAILED, "mmap");
+  zero = open("/dev/zero", O_RDONLY);
+  need(zero >= 0 && !pipe(pipes), "/dev/zero and a pipe");
 }
 
 /* Prints what pagemap says of the pages that it says anything of. */
@@ -120,6 +131,7 @@ UNUSED static void print_pagemap(uintptr_t at, int pages) {
 _IOCTLS = {
     "register": 0xC020AA00,
     "unregister": 0x8010AA01,
+    "wake": 0x8010AA02,
     "writeprotect": 0xC018AA06,
     "copy": 0xC028AA03,
     "zeropage": 0xC020AA04,
@@ -135,9 +147,15 @@ def _line(text: str, operation: Operation) -> str:  # noqa: PLR0911 -- one for e
     step = f'"{text}"'
     if name == "access":
         return f"touch({step}, {args[0]:#x}, {int(args[1])});"
+    if name == "kernel_access":
+        return f"touch_by_kernel({step}, {args[0]:#x}, {int(args[1])});"
+    if name == "close":
+        return f"close_uffd({step});"
+    if name == "file":
+        return f"make_file({args[0]}, {args[1]:#x});"
     if name == "mmap":
         at, length, prot, flags, file, offset = args
-        fd = -1 if file is None else f"open_file({int(file == 'two')})"
+        fd = -1 if file is None else f"file[{file}]"
         call = f"mmap((void *){at:#x}, {length:#x}, {prot}, {flags:#x}, {fd}, {offset:#x})"
         return f"show({step}, (long){call});"
     if name in ("munmap", "mprotect", "madvise", "mlock", "munlock"):
@@ -153,13 +171,12 @@ def _line(text: str, operation: Operation) -> str:  # noqa: PLR0911 -- one for e
             words.insert(1, "(uintptr_t)source")
         return f"IOCTL({step}, {_IOCTLS[name]:#x}, {', '.join(words)});"
     if name == "write":
-        which, offset, length = int(args[0] == "two"), *args[1:]
-        return f"show({step}, pwrite(open_file({which}), source, {length:#x}, {offset:#x}));"
+        which, offset, length = args
+        return f"show({step}, pwrite(file[{which}], source, {length:#x}, {offset:#x}));"
     if name == "truncate":
-        return f"show({step}, ftruncate(open_file({int(args[0] == 'two')}), {args[1]:#x}));"
+        return f"show({step}, ftruncate(file[{args[0]}], {args[1]:#x}));"
     if name == "punch_hole":
-        which = int(args[0] == "two")
-        return f"show({step}, fallocate(open_file({which}), 3, {args[1]:#x}, {args[2]:#x}));"
+        return f"show({step}, fallocate(file[{args[0]}], 3, {args[1]:#x}, {args[2]:#x}));"
     return ""
 
 
@@ -170,8 +187,10 @@ def c_program_of(finding: Finding) -> bytes | None:
     -------
     bytes or None
         C source, which ends with status 77 where userfaultfd is refused. None where a kernel has no
-        call for one of the operations.
+        call for one of the operations, and for bugs of ptwalk itself, which no kernel shows.
     """
+    if finding.judge not in ("against", "running-kernel"):
+        return None
     both = translate(SETUPS[finding.setup] + finding.program)
     lines = [_line(*each) for each in zip(both.texts, both.operations, strict=True)]
     if not both.whole or not all(lines):

@@ -3,12 +3,14 @@
 The other side of `running`, in a process of its own, so that page tables
 change by the operations alone. It reads one JSON list per line, [operation, arguments...], and
 answers with errno, value and what the ranges look like then. Pages are touched by read(2) and
-write(2), which fail where a load or store would raise a signal.
+write(2), which fail where a load or store would raise a signal. Its arguments are the first address
+of programs and the end of what they can reach, where nothing else lies.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -18,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 PAGE = 4096
-FIRST, LAST = 0x1000_0000_0000, 0x1080_0000_0000  # one PGD entry, nothing else lies there
+FILE_PAGES = 40  # of a file that no operation has made
+SOURCE = 1024 * PAGE  # what is copied: as much as an operation can ask for
 USER_MODE_ONLY = 1
 IOCTLS = {
     "register": (0xC020AA00, 3, 3),
     "unregister": (0x8010AA01, 2, None),
+    "wake": (0x8010AA02, 2, None),
     "writeprotect": (0xC018AA06, 3, None),
     "copy": (0xC028AA03, 4, 4),
     "zeropage": (0xC020AA04, 3, 3),
@@ -40,9 +44,17 @@ FLAGS = {
 
 
 class Kernel:
-    """The running kernel, asked by this process."""
+    """The running kernel, asked by this process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    first, last : int
+        Where programs lie, and where they end at the latest.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.elsewhere: list[tuple[int, int]] = []  # where the kernel chose the address
         self.libc = libc = ctypes.CDLL(None, use_errno=True)
         pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
         for name, *types in (
@@ -55,6 +67,7 @@ class Kernel:
             ("mremap", pointer, size, size, number, pointer),
             ("read", number, pointer, size),
             ("write", number, pointer, size),
+            ("pwrite", number, pointer, size, ctypes.c_long),
             ("fallocate", number, number, ctypes.c_long, ctypes.c_long),
         ):
             function = getattr(libc, name)
@@ -65,13 +78,15 @@ class Kernel:
         self.zero = os.open("/dev/zero", os.O_RDWR)
         self.pipe = os.pipe()
         self.pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
-        self.source = libc.mmap(None, 64 * PAGE, 3, 0x22, -1, 0)
+        self.source = libc.mmap(None, SOURCE, 3, 0x8022, -1, 0)  # populated
         self.uffd = -1
         self.files: dict[str, int] = {}
 
     def start(self, features: int) -> None:
         """Forget the last program and open a userfaultfd for the next."""
-        self.libc.munmap(FIRST, LAST - FIRST)
+        for start, length in [(self.first, self.last - self.first), *self.elsewhere]:
+            self.libc.munmap(start, length)
+        self.elsewhere = []
         for fd in [*self.files.values(), self.uffd]:
             if fd >= 0:
                 os.close(fd)
@@ -83,26 +98,44 @@ class Kernel:
         """Do one operation; its value, or OSError."""
         if name in IOCTLS:
             return self.ioctl(name, list(args))
-        if name == "scan":
-            return self.scan(*args)
-        if name in ("truncate", "write", "punch_hole"):
+        if name in ("file", "truncate", "write", "punch_hole"):
             return self.change_file(name, *args)
-        if name == "access":
-            address, write = args
-            done = self.check(
-                self.libc.read(self.zero, address, 1)
-                if write
-                else self.libc.write(self.pipe[1], address, 1)
-            )
-            if not write:
-                os.read(self.pipe[0], 1)
-            return None if done == 1 else done
-        if name == "mmap":
-            address, length, prot, flags, file, offset = args
-            fd = -1 if file is None else self.file(file)
-            return self.check(self.libc.mmap(address, length, prot, flags, fd, offset))
+        if name in ("scan", "access", "kernel_access", "close", "mmap"):
+            return getattr(self, name)(*args)
         value = self.check(getattr(self.libc, name)(*args))
-        return value if name == "mremap" else None
+        return self.note(value, args[2]) if name == "mremap" else None
+
+    def note(self, start: int, length: int) -> int:
+        """Take note of a mapping that lies elsewhere; return its address."""
+        if not self.first <= start < self.last:
+            self.elsewhere.append((start, length))
+        return start
+
+    def mmap(self, start: int, length: int, prot: int, flags: int, *what: Any) -> int:
+        """Map memory or a file; return its address."""
+        file, offset = what
+        fd = -1 if file is None else self.file(file)
+        value = self.check(self.libc.mmap(start, length, prot, flags, fd, offset))
+        return self.note(value, length)
+
+    def access(self, address: int, write: bool) -> int | None:
+        """Let the kernel load or store a byte for a system call."""
+        done = self.check(
+            self.libc.read(self.zero, address, 1)
+            if write
+            else self.libc.write(self.pipe[1], address, 1)
+        )
+        if not write:
+            os.read(self.pipe[0], 1)
+        return None if done == 1 else done
+
+    kernel_access = access
+
+    def close(self) -> None:
+        """Close the userfaultfd; again is no error."""
+        if self.uffd >= 0:
+            os.close(self.uffd)
+        self.uffd = -1
 
     @staticmethod
     def check(value: int) -> int:
@@ -111,21 +144,21 @@ class Kernel:
             raise OSError(ctypes.get_errno(), "")
         return value
 
-    def file(self, name: str) -> int:
-        """Return the memfd of that name, 40 pages when it is new."""
+    def file(self, name: str, size: int = FILE_PAGES * PAGE) -> int:
+        """Return the memfd of that name, of that size when it is new."""
         if name not in self.files:
             self.files[name] = os.memfd_create("program")
-            os.ftruncate(self.files[name], 40 * PAGE)
+            os.ftruncate(self.files[name], size)
         return self.files[name]
 
     def change_file(self, name: str, file: str, *args: int) -> None:
-        """Write to a file, truncate it or punch a hole in it."""
-        fd = self.file(file)
+        """Make a file, write to it, truncate it or punch a hole in it."""
+        fd = self.file(file, *args) if name == "file" else self.file(file)
         if name == "truncate":
             os.ftruncate(fd, *args)
         elif name == "write":
-            os.pwrite(fd, bytes(args[1]), args[0])
-        else:
+            self.check(self.libc.pwrite(fd, self.source, args[1], args[0]))
+        elif name == "punch_hole":
             self.check(self.libc.fallocate(fd, 3, *args))
 
     def ioctl(self, name: str, args: list[int]) -> int | None:
@@ -135,6 +168,8 @@ class Kernel:
             args.insert(1, self.source)
         words = bytearray(struct.pack(f"{given + 1}q", *args, 0))
         try:
+            if self.uffd < 0:  # fcntl would raise ValueError
+                raise OSError(errno.EBADF, "")
             fcntl.ioctl(self.uffd, request, words, True)
         except OSError as error:
             # What a fill has done is in the same word, whether it failed or not.
@@ -163,8 +198,7 @@ class Kernel:
         status = Path("/proc/self/status").read_text()
         return [self.vmas(), words, int(status.split("VmPTE:")[1].split()[0])]
 
-    @staticmethod
-    def vmas() -> list[list[Any]]:
+    def vmas(self) -> list[list[Any]]:
         """Return the VMAs in smaps: range, permissions, offset, VmFlags."""
         found, vma = [], None
         for line in Path("/proc/self/smaps").read_bytes().decode().splitlines():
@@ -174,14 +208,14 @@ class Kernel:
                 found.append([*vma, sum(FLAGS.get(flag, 1 << 63) for flag in words[1:])])
             elif not words[0].endswith(":"):
                 start, end = (int(word, 16) for word in words[0].split("-"))
-                inside = FIRST <= start < LAST
+                inside = self.first <= start < self.last
                 vma = [start, end, words[1], int(words[2], 16)] if inside else None
         return found
 
 
 def main() -> None:
     """Answer the lines of stdin."""
-    kernel = Kernel()
+    kernel = Kernel(*map(int, sys.argv[1:]))
     for line in sys.stdin:
         name, *args = json.loads(line)
         failed, value = 0, None

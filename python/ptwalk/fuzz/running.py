@@ -30,8 +30,9 @@ from .executor import SETUPS
 from .findings import Finding
 from .judges import Ranks
 from .mutate import Programs
+from .program_kernel import FILE_PAGES
 from .task import Batch
-from .translate import FILE_PAGES, RANGES, Operation, Translation, translate
+from .translate import FIRST, LAST, RANGES, Operation, Translation, translate
 
 RELEASE = "6.18.44"  # what the profile 6.18 models, stable fixes included
 ANSWER = "errno", "value", "VMAs", "pagemap", "VmPTE"
@@ -59,7 +60,10 @@ class Running:
         """Start it."""
         script = Path(__file__).with_name("program_kernel.py")
         self._process = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), str(FIRST), str(LAST)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         return self
 
@@ -97,9 +101,9 @@ class Modelled:
         self._ranges = ranges
         self._files: dict[str, ShmemFile] = {}
 
-    def _file(self, name: str) -> ShmemFile:
+    def _file(self, name: str, size: int = FILE_PAGES * PAGE_SIZE) -> ShmemFile:
         if name not in self._files:
-            self._files[name] = ShmemFile(FILE_PAGES * PAGE_SIZE, machine=self.mm.machine)
+            self._files[name] = ShmemFile(size, machine=self.mm.machine)
         return self._files[name]
 
     def _perform(self, name: str, *args: Any) -> Any:
@@ -110,19 +114,21 @@ class Modelled:
                 return mm.mmap(start, length, prot, flags, backing, offset).start
             case "mremap", _:
                 return mm.mremap(*args).start
-            case "access", (address, write):
+            case (("access" | "kernel_access"), (address, write)):
                 mm.kernel_access(address, write=write)
             case "scan", (start, length, flags, masks, limits):
                 names = "inverted", "mask", "anyof", "returned", "max_pages", "vec_len"
                 words = dict(zip(names, [*masks, *limits], strict=True))
                 found = mm.pagemap_scan(start, length, flags=flags, **words)
                 return [[[int(word) for word in row] for row in found.ranges], found.walk_end]
+            case "file", (file, size):
+                self._file(file, size)
             case (("truncate" | "write" | "punch_hole"), (file, *rest)):
                 getattr(self._file(file), name)(*rest)
             case "register", _:
                 return uffd.register(*args)
-            case "unregister", _:
-                uffd.unregister(*args)
+            case (("unregister" | "wake" | "close"), _):
+                getattr(uffd, name)(*args)
             case (("writeprotect" | "copy" | "zeropage" | "continue_" | "poison" | "move"), _):
                 done = getattr(uffd, name)(*args[:-1], mode=args[-1])
                 return None if name == "writeprotect" else done
@@ -203,7 +209,7 @@ def first_difference(
         if got[0] == errno.EINTR:  # a guard install that the kernel would try for ever
             return None
         want = running.ask(*operation)
-        moved = operation[0] == "mremap"
+        moved = operation[0] in ("mmap", "mremap")
         if moved and _outside(want[1], ranges) and _outside(got[1], ranges):
             return None
         want[-1], tables = want[-1] - tables, want[-1]

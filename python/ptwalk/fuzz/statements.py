@@ -107,7 +107,7 @@ def _kernel_access(world: World, values: Values) -> str:
     return f"{world.mm(values)}.kernel_access({values['at']:#x}, write={bool(values['access'])})"
 
 
-def _pattern(pattern: int, i: int, nr: int) -> tuple[int, bool]:
+def pattern_access(pattern: int, i: int, nr: int) -> tuple[int, bool]:
     """Page and kind of the i-th access of a pattern."""
     return (
         (i, False),
@@ -123,7 +123,7 @@ def _pattern(pattern: int, i: int, nr: int) -> tuple[int, bool]:
 
 def _access_many(world: World, values: Values) -> str:
     nr = values["length"] // PAGE
-    accesses = [_pattern(values["pattern"], i, nr) for i in range(nr)]
+    accesses = [pattern_access(values["pattern"], i, nr) for i in range(nr)]
     at = [values["at"] + page * PAGE for page, _ in accesses]
     kinds = {write for _, write in accesses}
     steps = {b - a for a, b in itertools.pairwise(at)}

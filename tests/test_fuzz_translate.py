@@ -1,0 +1,96 @@
+"""Programs as system calls: what is whole has the right calls, and the rest is said not to be."""
+
+from __future__ import annotations
+
+import pytest
+from ptwalk import fuzz
+from ptwalk.fuzz.program import LENGTHS, MAX_LENGTH, PLACES
+from ptwalk.fuzz.translate import FIRST, LAST, RANGES, Operation, Translation, translate
+
+PAGE = "0x00007f0000000000"
+UFFD = f"userfaultfd - -\nregister {PAGE} 64K wp"
+
+
+def made(text: str, setup: str = "empty") -> Translation:
+    return translate(fuzz.SETUPS[setup] + fuzz.from_text(text))
+
+
+@pytest.mark.parametrize(
+    ("setup", "text"),
+    [
+        ("two-uffds", f"unregister {PAGE} 4K uffd=1"),
+        ("events-16", f"munmap {PAGE} 4K"),
+        ("empty", "userfaultfd - move|as_they_are"),
+        ("empty", f"register {PAGE} 4K wp"),  # there is none
+        ("empty", f"mmap {PAGE} 64K rw- shared anon 0\nmmap {PAGE} 64K rw- shared file0 0"),
+        ("empty", f"mmap {PAGE} 64K rw- - regular 0"),
+        ("anon-16", f"mremap {PAGE} 0 {PAGE} 4K -"),  # ptwalk does not duplicate
+        ("anon-16", f"mremap {PAGE} 4K {PAGE} 1G -"),
+        ("anon-16", f"access_many {PAGE} 96K write"),
+        ("empty", "file_truncate 0 0"),  # there is none
+        ("shmem-16", "file_punch_hole 0 0 0"),  # does nothing, which fallocate(2) refuses
+        ("anon-16", f"madvise {PAGE} 4K pageout"),
+        ("anon-16", "read"),
+    ],
+)
+def test_what_no_process_does_is_not_whole(setup: str, text: str) -> None:
+    assert not made(text, setup).whole
+
+
+@pytest.mark.parametrize("setup", list(fuzz.SETUPS))
+def test_setups_are_whole_where_a_process_can_make_them(setup: str) -> None:
+    cannot = setup in ("two-uffds", "events-16", "large", "mixed")
+    assert made("", setup).whole == (not cannot)
+
+
+@pytest.mark.parametrize(
+    ("text", "operations"),
+    [
+        (f"kernel_access {PAGE} write", [("kernel_access", FIRST, True)]),
+        (f"access {PAGE} write 0", [("access", FIRST, True)]),
+        (
+            f"access_many {PAGE} 8K read_write",
+            [("access", FIRST, False), ("access", FIRST + 0x1000, True)],
+        ),
+        (f"populate {PAGE} 8K write", [("madvise", FIRST, 0x2000, 23)]),
+        (f"{UFFD}\nwake {PAGE} 4K\nclose", [("wake", FIRST, 0x1000), ("close",)]),
+        (
+            f"mmap {PAGE} 4K rw- locked|populate|noreserve|hint anon 0",
+            [("mmap", FIRST, 0x1000, 3, 0xE022, None, 0)],
+        ),
+        (
+            f"mmap {PAGE} 4K rw- fixed_noreplace anon 1",
+            [("mmap", FIRST, 0x1000, 3, 0x100022, None, 0x1000)],
+        ),
+        (f"mmap {PAGE} 8M rw- populate anon 0", [("mmap", FIRST, MAX_LENGTH, 3, 0x8032, None, 0)]),
+        (
+            f"mmap {PAGE} 256K rw- shared shmem 1",
+            [("file", "0", 0x41000), ("mmap", FIRST, 0x40000, 3, 0x11, "0", 0x1000)],
+        ),
+        (
+            f"mmap {PAGE} 4K r-- - shmem 0\nmmap {PAGE} 4K r-- - shmem 0\nfile_truncate 1 2",
+            [
+                ("file", "0", 0x1000),
+                ("mmap", FIRST, 0x1000, 1, 0x12, "0", 0),
+                ("file", "1", 0x1000),
+                ("mmap", FIRST, 0x1000, 1, 0x12, "1", 0),
+                ("truncate", "0", 0x1000),
+            ],
+        ),
+    ],
+)
+def test_whole_programs_have_the_calls_that_they_name(
+    text: str, operations: list[Operation]
+) -> None:
+    found = made(text)
+    assert found.whole
+    rest = [operation for operation in found.operations if operation[0] != "register"]
+    assert rest == operations
+    assert len(found.texts) == len(found.operations)
+
+
+def test_all_places_lie_between_the_limits() -> None:
+    longest = max(min(length, 8 << 20) for length in LENGTHS)
+    for start, pages in RANGES:
+        assert FIRST <= start < start + pages * 4096 < LAST
+    assert PLACES[-1] - PLACES[0] + FIRST + longest < LAST
