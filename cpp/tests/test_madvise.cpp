@@ -52,6 +52,8 @@ TEST_CASE("DONTNEED: refused on locked memory, markers of a file stay, the messa
   CHECK(pte_present(s.pte(locked)));
   CHECK(advise(s, locked, 1, MADV_DONTNEED_LOCKED_) == Cause::none);
   CHECK(s.pte(locked) == 0);
+  Space old("uffd-wp-v2");
+  CHECK(advise(old, old.anon(1), 1, MADV_DONTNEED_LOCKED_) == Cause::unknown_advice);
 }
 
 TEST_CASE("CONFIG_PT_RECLAIM: DONTNEED of whole 2 MiB frees the PTE table, from 6.14 on") {
