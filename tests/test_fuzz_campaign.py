@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ptwalk.fuzz.findings import Finding
 from ptwalk.fuzz.task import Before, TaskResult
 
 FEATURES = 4096
-SPEC = Spec("6.18", ("shmem-16",), seed=3)
+SPEC = Spec("6.18", ("shmem-16",), seed=3, generation=8)
 
 
 def work(spec: Spec, task: int, before: Before) -> TaskResult:
@@ -75,7 +76,7 @@ def test_workers_and_order_change_nothing(tmp_path: Path) -> None:
     assert end(alone) == end(run(None, 150, 7))
     assert end(alone) == end(run(tmp_path, 150, 2))
     assert end(alone) != end(run(None, 151, 2))
-    assert end(alone) != end(run(None, 150, 2, Spec("6.18", ("shmem-16",), seed=4)))
+    assert end(alone) != end(run(None, 150, 2, replace(SPEC, seed=4)))
 
 
 def test_a_task_knows_all_tasks_up_to_its_basis() -> None:
@@ -140,7 +141,9 @@ def test_results_that_came_early_are_kept_and_used_in_their_turn(tmp_path: Path)
     assert end(again) == end(resumed)
 
 
-@pytest.mark.parametrize("other", [Spec("6.12", ("shmem-16",), seed=3), Spec("6.18", ("anon-16",))])
+@pytest.mark.parametrize(
+    "other", [replace(SPEC, profile="6.12"), replace(SPEC, setups=("anon-16",))]
+)
 def test_another_campaign_is_not_resumed(tmp_path: Path, other: Spec) -> None:
     run(tmp_path, 3, 1)
     with pytest.raises(InvalidArgument, match=r"a campaign with (profile|setups) ('6|\['shm)"):
@@ -155,7 +158,7 @@ def test_nothing_is_touched_where_another_campaign_or_none_is(tmp_path: Path) ->
     torn.write_bytes(torn.read_bytes()[:-1])
     before = torn.read_bytes()
     with pytest.raises(InvalidArgument, match="holds a campaign with profile"):
-        campaign(tmp_path, Spec("6.12", ("shmem-16",), seed=3))
+        campaign(tmp_path, replace(SPEC, profile="6.12"))
     kept = (tmp_path / "campaign.json").rename(tmp_path / "kept")
     with pytest.raises(InvalidArgument, match=r"a journal without campaign\.json; put that back"):
         campaign(tmp_path)

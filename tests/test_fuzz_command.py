@@ -10,6 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import ptwalk
@@ -44,19 +47,24 @@ def test_v2_against_6_18_finds_and_explains_the_absent_pud_and_hz1(
     out = capsys.readouterr().out
     pud = "lost write: wr-protect does not populate above the PMD"
     lines = out.splitlines()
-    assert re.match(rf"1  {re.escape(pud)} +\(2 operations, found after [\d.]+ s\)", lines[0])
+    after = "(2 operations after the setup shmem-16, found after "
+    assert re.match(rf"1  {re.escape(pud)} +{re.escape(after)}[\d.]+ s\)", lines[0])
     protect = re.fullmatch(r" *writeprotect (0x00007f00000\d\d000) 4K wp", lines[1])
     assert protect
     store = re.fullmatch(rf" *(\w*access\w*) {protect[1]} (4K )?write.*", lines[2])
     assert store
     assert re.match(rf" +uffd-wp-v2  writeprotect: none_skipped=0x1   {store[1]}: .*done", lines[3])
     assert re.match(rf" +6.18        writeprotect: pages=0x1; .*   {store[1]}: .*blocked", lines[4])
+    setup = fuzz.to_text(fuzz.SETUPS["shmem-16"]).splitlines()
+    assert [line.strip() for line in lines[-6:-2]] == ["setup shmem-16", *setup]
     assert lines[-1].endswith(f"findings in {tmp_path}/findings, each with a Python script")
 
     found = {}
     for path in sorted((tmp_path / "findings").iterdir()):
         document = json.loads((path / "finding.json").read_text())
         found[document["title"]] = document
+        comments = (path / "program.txt").read_text().splitlines()[1:5]
+        assert comments == ["# after the setup shmem-16:", *(f"#   {line}" for line in setup)]
         assert {"program.bin", "program.txt", "show.py"} <= {file.name for file in path.iterdir()}
     assert found[pud]["rules"] == ["populate"]
     hz1 = "lost write: mprotect gives RW back to an armed shared page (HZ1)"
@@ -72,6 +80,20 @@ def test_v2_against_6_18_finds_and_explains_the_absent_pud_and_hz1(
         missing = report.partition(f"{profile}: nothing reaches\n")[2].splitlines()
         names = [line.strip() for line in missing if line.strip() in branches]
         assert len(set(names)) >= len(branches) - int(reached[1])
+    assert re.search(r"^ +\d+ of +\d+  operation/access$", report, re.M)
+    assert re.search(r"^ +\d+ of +\d+  change_pte_range$", report, re.M)
+
+    assert cli.main(["fuzz", "--report", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    one, other = document["sides"]
+    assert (one["profile"], other["profile"]) == ("uffd-wp-v2", "6.18")
+    assert list(one["branches"]) == list(branches)
+    told = re.search(r"corpus (\d+)  branches (\d+)/", out)
+    assert told
+    assert document["programs"] == int(told[1]) == len(list((tmp_path / "corpus").iterdir()))
+    assert f"corpus of {told[1]} programs\n" in report
+    reached_by = [number for side in (one, other) for number in side["branches"].values()]
+    assert sum(number > 0 for number in reached_by) >= int(told[2])
 
 
 def test_json_is_one_document(capsys: Capture) -> None:
@@ -121,6 +143,24 @@ def test_errors_are_one_line_and_status_2(arguments: list[str], text: str, capsy
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert text in captured.err
+
+
+def test_the_number_of_workers_changes_nothing(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = []
+    for workers in (2, 40):
+
+        @contextmanager
+        def threads(_args: object, workers: int = workers) -> Iterator[tuple[Executor, int]]:
+            with ThreadPoolExecutor(1) as pool:
+                yield pool, workers
+
+        monkeypatch.setattr(cli_fuzz, "_pool", threads)
+        run = ["--setup", "shmem-16", "--judge", "invariants", "--tasks", "40", "--json"]
+        assert cli.main(["fuzz", *run]) == 0
+        documents.append({**json.loads(capsys.readouterr().out), "seconds": 0})
+    assert documents[0] == documents[1]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"profile": "6.1'])

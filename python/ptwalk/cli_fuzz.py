@@ -55,7 +55,8 @@ def _fuzz(args: argparse.Namespace) -> int:
 
     try:
         if args.report:
-            print(report.coverage_report(args.report))
+            reached = report.coverage_of(args.report)
+            print(json.dumps(reached, indent=1) if args.json else report.coverage_report(reached))
             return 0
         with _one_interrupt():
             return _campaign(args)

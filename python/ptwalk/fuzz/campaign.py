@@ -8,21 +8,19 @@ tasks, not from workers, time or interruptions.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidArgument, PtwalkError
+from ..errors import PtwalkError
 from .corpus import Corpus, Entry, reached_branches
 from .findings import Finding
-from .journal import Journal, remove_unfinished, write_atomically
+from .journal import Journal, open_journal, write_atomically
 from .task import Before, Counts, TaskResult
 
 PARENTS = 256  # most programs of the corpus that a task starts from
@@ -47,7 +45,7 @@ class Spec:
     seed : int
         Where all choices come from.
     generation : int
-        Tasks that know the same; as many can run at once.
+        Tasks that know the same; twice as many can run at once.
     """
 
     profile: str
@@ -56,7 +54,7 @@ class Spec:
     mutant: str = ""
     judges: tuple[str, ...] = ("invariants",)
     seed: int = 1
-    generation: int = 8
+    generation: int = 16
 
     def setup(self, task: int) -> str:
         """Return what the programs of a task start from."""
@@ -89,37 +87,6 @@ class State:
     corpus: int
     reached: int
     findings: int
-
-
-def read_identity(path: Path) -> dict[str, Any]:
-    """Return what a campaign.json says: the fields of its `Spec`, and its format.
-
-    Raises
-    ------
-    InvalidArgument
-        It says something else.
-    """
-    try:
-        known = json.loads(path.read_bytes())
-    except ValueError:
-        known = None
-    if not isinstance(known, dict) or not {"profile", "setups", "judges"} <= set(known):
-        raise InvalidArgument(
-            f"{path} describes no campaign; put it back from a copy, or use another directory"
-        )
-    return known
-
-
-def _same(path: Path, identity: dict[str, Any]) -> None:
-    """Refuse a directory that holds another campaign."""
-    before = read_identity(path)
-    other = [name for name in identity if before.get(name) != identity[name]]
-    if other:
-        raise InvalidArgument(
-            f"{path.parent} holds a campaign with {other[0]} {before.get(other[0])!r}, not "
-            f"{identity[other[0]]!r}; use another directory, or the options and version that began "
-            "it"
-        )
 
 
 def _keep(corpus: Path, program: bytes) -> None:
@@ -182,31 +149,11 @@ class Campaign:
         self._directory = directory
         self._journal: Journal | None = None
         if directory:
-            self._journal = self._open(directory, {"features": features, "format": format_})
+            identity = {**asdict(spec), "features": features, "format": format_}
+            self._journal = open_journal(directory, identity)
         self._remember()
         if self._journal:
             self._resume(self._journal)
-
-    def _open(self, directory: Path, format_: dict[str, Any]) -> Journal:
-        """Return the journal of this campaign in a directory, which then is tidied up."""
-        path = directory / "campaign.json"
-        identity = json.loads(json.dumps({**asdict(self.spec), **format_}))
-        journal = Journal(directory / "journal")
-        try:
-            if path.exists():
-                _same(path, identity)
-            elif journal.records:
-                raise InvalidArgument(
-                    f"{directory} holds a journal without campaign.json; put that back from a "
-                    "copy, or use another directory"
-                )
-            else:
-                write_atomically(path, json.dumps(identity, indent=1).encode())
-            remove_unfinished(directory)
-        except BaseException:
-            journal.close()
-            raise
-        return journal
 
     def _resume(self, journal: Journal) -> None:
         for record in journal.records:
@@ -305,12 +252,12 @@ class Campaign:
             task += 1
 
     def _commit(self, results: list[TaskResult]) -> None:
-        """Write results down, then use them: what was ever used is on the disk."""
+        """Write results down, then use them: what other tasks know is on the disk."""
+        for result in results:  # first, so that `finish` tells them if this is interrupted
+            self._accept(result, self._seconds)
         if self._journal and results:
             seconds = round(self._seconds, 1)
             self._journal.append({**result.to_json(), "seconds": seconds} for result in results)
-        for result in results:
-            self._accept(result, self._seconds)
         self._merge()
 
     def _accept(self, result: TaskResult, seconds: float) -> None:
@@ -320,20 +267,20 @@ class Campaign:
     def _merge(self) -> None:
         """Take in results in the order of tasks, as far as there is none missing."""
         while self._merged in self._done:
-            self._unwritten += self._take(*self._done.pop(self._merged))
+            result, seconds = self._done.pop(self._merged)
+            self._take(result, seconds)
+            self._unwritten += self.corpus.add(result.entries)
             self._merged += 1
             self._remember()
         self._write_files()
 
-    def _take(self, result: TaskResult, seconds: float) -> list[Entry]:
-        """Take in a result; return what it adds to the corpus."""
+    def _take(self, result: TaskResult, seconds: float) -> None:
         for name, number in result.counts.items():
             self.counts[name] = self.counts.get(name, 0) + number
         for finding in result.findings:
             if finding.key not in self.findings:
                 self.findings[finding.key] = Found(finding, result.task, seconds)
                 self._unwritten.append(finding)
-        return self.corpus.add(result.entries)
 
     def _write_files(self) -> None:
         """Write what was taken in since; what an interrupt leaves, `finish` writes."""
@@ -351,8 +298,8 @@ class Campaign:
         Such results are in the journal; resuming begins with the tasks that are missing.
         """
         try:
-            for task in sorted(self._done):
-                self._take(*self._done.pop(task))
+            for task in sorted(self._done):  # not into the corpus: that has an order
+                self._take(*self._done[task])
             self._write_files()
         finally:
             if self._journal:
@@ -364,7 +311,7 @@ class Campaign:
             tasks=self._merged + len(self._done),
             seconds=self._seconds,
             counts=dict(self.counts),
-            corpus=len(self.corpus.entries),
+            corpus=len(self.corpus.programs),
             reached=reached_branches(self.corpus.seen),
             findings=len(self.findings),
         )

@@ -71,7 +71,7 @@ class Corpus:
     Attributes
     ----------
     entries : list of Entry
-        Kept programs.
+        Kept programs; one may be there for each of several setups.
     seen : ndarray of bool, shape (features,)
         What they reach.
     """
@@ -79,6 +79,11 @@ class Corpus:
     def __init__(self, features: int) -> None:
         self.entries: list[Entry] = []
         self.seen: Mask = np.zeros(features, np.bool_)
+
+    @property
+    def programs(self) -> list[bytes]:
+        """The programs of the entries, each once."""
+        return list(dict.fromkeys(entry.program for entry in self.entries))
 
     def add(self, entries: Iterable[Entry]) -> list[Entry]:
         """Keep entries that reach something new; return those."""

@@ -143,3 +143,69 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def open_journal(directory: Path, identity: Record) -> Journal:
+    """Return the journal of a campaign, whose directory is tidied up then.
+
+    Parameters
+    ----------
+    directory : Path
+        Made where it does not exist.
+    identity : dict
+        What a campaign must be to go on there.
+
+    Raises
+    ------
+    InvalidArgument
+        The directory holds another campaign, a damaged one, or is in use; nothing is changed.
+    """
+    path = directory / "campaign.json"
+    identity = json.loads(json.dumps(identity))
+    journal = Journal(directory / "journal")
+    try:
+        if path.exists():
+            _same(path, identity)
+        elif journal.records:
+            raise InvalidArgument(
+                f"{directory} holds a journal without campaign.json; put that back from a copy, or "
+                "use another directory"
+            )
+        else:
+            write_atomically(path, json.dumps(identity, indent=1).encode())
+        remove_unfinished(directory)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def read_identity(path: Path) -> Record:
+    """Return what a campaign.json says: what `open_journal` was given.
+
+    Raises
+    ------
+    InvalidArgument
+        It says something else.
+    """
+    try:
+        known = json.loads(path.read_bytes())
+    except ValueError:
+        known = None
+    if not isinstance(known, dict) or not {"profile", "setups", "judges", "features"} <= set(known):
+        raise InvalidArgument(
+            f"{path} describes no campaign; put it back from a copy, or use another directory"
+        )
+    return known
+
+
+def _same(path: Path, identity: Record) -> None:
+    """Refuse a directory that holds another campaign."""
+    before = read_identity(path)
+    other = [name for name in identity if before.get(name) != identity[name]]
+    if other:
+        raise InvalidArgument(
+            f"{path.parent} holds a campaign with {other[0]} {before.get(other[0])!r}, not "
+            f"{identity[other[0]]!r}; use another directory, or the options and version that began "
+            "it"
+        )

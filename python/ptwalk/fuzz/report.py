@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 from ..errors import InvalidArgument
 from .bench import Workbench
 from .c_program import c_program_of
-from .campaign import Campaign, Found, Spec, read_identity
+from .campaign import Campaign, Found, Spec
+from .corpus import Corpus
+from .executor import SETUPS
 from .findings import Finding
-from .journal import read_journal
+from .journal import read_identity, read_journal
 from .mutate import Programs
 from .program import FORMAT_VERSION
 from .script import script_of
@@ -30,9 +33,11 @@ _BATCH = 1024
 def files_of(finding: Finding) -> dict[str, bytes]:
     """Return the files of a finding by name: the program, its text, and what shows it."""
     header = MAGIC + FORMAT_VERSION.to_bytes(4, "little")
+    comments = [f"# {finding.title}", f"# after the setup {finding.setup}:"]
+    comments += [f"#   {line}" for line in to_text(SETUPS[finding.setup]).splitlines()]
     files = {
         "program.bin": header + finding.program,
-        "program.txt": f"# {finding.title}\n{to_text(finding.program)}\n".encode(),
+        "program.txt": "\n".join([*comments, to_text(finding.program), ""]).encode(),
         "show.py": script_of(finding),
     }
     if c_program := c_program_of(finding):
@@ -60,17 +65,22 @@ def read_program(path: Path) -> bytes:
 
 
 def told(found: Iterable[Found]) -> str:
-    """Return findings as numbered paragraphs, the gravest first."""
+    """Return findings as numbered paragraphs, the gravest first, and then their setups."""
     lines = []
-    for number, each in enumerate(sorted(found, key=lambda each: each.finding.rank), 1):
+    ordered = sorted(found, key=lambda each: each.finding.rank)
+    for number, each in enumerate(ordered, 1):
         finding = each.finding
         operations = to_text(finding.program).splitlines()
         what = f"{number}  {finding.title}"
         lines.append(
-            f"{what:{_WIDTH}}  ({len(operations)} operations, found after {each.seconds:.1f} s)"
+            f"{what:{_WIDTH}}  ({len(operations)} operations after the setup {finding.setup}, "
+            f"found after {each.seconds:.1f} s)"
         )
         lines += [f"     {text}" for text in operations]
         lines += [f"     {state}" for state in finding.states]
+    for setup in sorted({each.finding.setup for each in ordered}):
+        lines.append(f"setup {setup}")
+        lines += [f"     {text}" for text in to_text(SETUPS[setup]).splitlines()]
     return "\n".join(lines)
 
 
@@ -99,12 +109,12 @@ def document(campaign: Campaign, branches: int) -> dict[str, Any]:
 
 
 def corpus_of(directory: Path) -> tuple[Spec, list[bytes]]:
-    """Return a campaign and the programs of its corpus.
+    """Return a campaign and the programs of its corpus, which are the files of `corpus` there.
 
     Raises
     ------
     InvalidArgument
-        There is no campaign in the directory.
+        There is no campaign in the directory, or it is damaged.
     """
     path = directory / "campaign.json"
     if not path.exists():
@@ -113,12 +123,15 @@ def corpus_of(directory: Path) -> tuple[Spec, list[bytes]]:
     fields = {name: known[name] for name in Spec.__dataclass_fields__ if name in known}
     lists = {name: tuple(fields[name]) for name in ("setups", "judges")}
     results = map(TaskResult.from_json, read_journal(directory / "journal"))
-    programs = [entry.program for result in results for entry in result.entries]
-    return Spec(**{**fields, **lists}), programs
+    done = {result.task: result for result in results}
+    corpus = Corpus(known["features"])
+    for task in takewhile(done.__contains__, count()):  # as a campaign takes them in
+        corpus.add(done[task].entries)
+    return Spec(**{**fields, **lists}), corpus.programs
 
 
-def coverage_report(directory: Path) -> str:
-    """Return what the corpus of a campaign reached, and by name what nothing reaches."""
+def coverage_of(directory: Path) -> dict[str, Any]:
+    """Return as a JSON document by how many programs of a corpus each branch is reached."""
     spec, programs = corpus_of(directory)
     benches = [Workbench(spec, setup) for setup in spec.setups]
     names = benches[0].branches
@@ -128,26 +141,35 @@ def coverage_report(directory: Path) -> str:
         by_setup = [bench.run(part).coverage > 0 for bench in benches]
         counts += np.logical_or.reduce(by_setup).sum(axis=0)
     sides = [spec.profile, spec.against][: len(names) // len(set(names))]
-    size = len(names) // len(sides)
-    lines = [f"{len(programs)} programs"]
-    for i, side in enumerate(sides):
-        reached = counts[i * size : (i + 1) * size]
-        lines += _side(side, names[:size], reached.tolist())
+    rows = zip(sides, counts.reshape(len(sides), -1).tolist(), strict=True)
+    return {
+        "campaign": asdict(spec),
+        "programs": len(programs),
+        "sides": [
+            {"profile": side, "branches": dict(zip(names, row, strict=False))} for side, row in rows
+        ],
+    }
+
+
+def coverage_report(document: dict[str, Any]) -> str:
+    """Return what `coverage_of` found as text: what is reached, and the names of the rest."""
+    lines = [f"corpus of {document['programs']} programs"]
+    for side in document["sides"]:
+        lines += _side(side["profile"], side["branches"])
     return "\n".join(lines)
 
 
-def _side(side: str, names: Sequence[str], reached: Sequence[int]) -> list[str]:
-    """Say what one profile reached, group by group, then what it did not."""
+def _side(side: str, branches: dict[str, int]) -> list[str]:
+    """Say what one profile reached, function by function, then what it did not."""
     groups: dict[str, list[int]] = {}
-    for name, count in zip(names, reached, strict=True):
-        groups.setdefault(name.partition("/")[0], []).append(count)
-    total = sum(count > 0 for count in reached)
-    lines = [f"{side}: {total} of {len(names)} branches reached"]
+    for name, reached in branches.items():
+        groups.setdefault(name.partition(":")[0], []).append(reached)
+    missing = [name for name, reached in branches.items() if not reached]
+    lines = [f"{side}: {len(branches) - len(missing)} of {len(branches)} branches reached"]
     lines += [
-        f"  {sum(count > 0 for count in counts):5} of {len(counts):5}  {group}"
-        for group, counts in groups.items()
+        f"  {sum(number > 0 for number in reached):5} of {len(reached):5}  {group}"
+        for group, reached in groups.items()
     ]
-    missing = [name for name, count in zip(names, reached, strict=True) if not count]
     if missing:
         lines += [f"{side}: nothing reaches", *(f"  {name}" for name in missing)]
     return lines
