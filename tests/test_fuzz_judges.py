@@ -9,7 +9,8 @@ import ptwalk
 import pytest
 from ptwalk import fuzz
 from ptwalk.fuzz import leaf_model
-from ptwalk.fuzz.judges import Invariants, Kernels, prefixes, run_all
+from ptwalk.fuzz.calls import ADDRESSES, WINDOWS, World
+from ptwalk.fuzz.judges import Invariants, Kernels, entries, prefixes, run_all
 from ptwalk.fuzz.minimise import minimise
 from ptwalk.fuzz.model_judge import Model
 from ptwalk.fuzz.mutate import Programs, mutate
@@ -84,6 +85,7 @@ def test_invariants_names_the_violation_and_where_it_comes() -> None:
     assert found is not None
     assert (found.kind, found.operation) == (fuzz.VIOLATIONS[0], "mprotect")
     assert found.program == PROTECT[: 4 * 8]
+    assert found.states[0].startswith("6.18  mprotect 0x00007f0000000000 64K r--: pages=")
     assert judge.same(found)(found.program)
     assert not judge.same(found)(PROTECT[: 3 * 8])
     smallest = judge(minimise(judge.same(found), found.program))
@@ -91,6 +93,49 @@ def test_invariants_names_the_violation_and_where_it_comes() -> None:
     assert smallest.key == found.key
     assert len(smallest.program) == 8
     assert judge(PROTECT[: 3 * 8]) is None
+
+
+def test_invariants_says_which_entries_changed_and_what_validate_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = "0x7f0000000000"
+    program = fuzz.from_text(f"access {page} write 0\nmprotect {page} 4K r--")
+    both = (dict(entries(fuzz.Executor("6.18", SETUP), program[:end]))[page] for end in (8, 16))
+    monkeypatch.setattr(ptwalk.AddressSpace, "validate", lambda _: ["an entry is wrong"])
+    found = Invariants(Broken("6.18", SETUP), SETUP)(program)
+    assert found is not None
+    before, after = both
+    assert before != after
+    assert found.states[1:] == (
+        f"{page}  before {before:#018x}  after {after:#018x}",
+        "validate: an entry is wrong",
+    )
+
+
+def test_entries_are_those_of_the_public_api() -> None:
+    program = PROTECT + fuzz.from_text("fork\naccess 0x00007f0000003000 write 0 mm=1")
+    world = World("6.18")
+    for _ in world.run(fuzz.SETUPS[SETUP] + program):
+        pass
+    for number, mm in enumerate(world.names[name] for name in world.spaces):
+        words = np.concatenate([mm.ptes(start, length) for start, length in WINDOWS]).tolist()
+        told = [word for at, word in entries(fuzz.Executor("6.18", SETUP), program)]
+        assert told[number * len(words) :][: len(words)] == words
+    assert len(told) == 2 * len(ADDRESSES)
+    assert list(entries(fuzz.Executor("6.18", SETUP), bytes(8 * fuzz.MAX_OPS))) == []
+
+
+@pytest.mark.skipif(len(ptwalk.kernels()) < 2, reason="this processor runs the scalar kernel only")
+def test_kernels_names_the_entries_that_differ() -> None:
+    def make(name: str) -> fuzz.Executor:  # another setup stands for another kernel
+        return fuzz.Executor("6.18", SETUP if name == "scalar" else "empty", kernel=name)
+
+    found = Kernels(make, SETUP)(PROTECT)
+    assert found is not None
+    other = ptwalk.kernels()[1]
+    words = (dict(entries(make(name), found.program)) for name in ("scalar", other))
+    one, two = (each["0x7f0000000000"] for each in words)
+    assert found.states[2] == f"0x7f0000000000  scalar {one:#018x}  {other} {two:#018x}"
 
 
 class OtherKernel(fuzz.Executor):

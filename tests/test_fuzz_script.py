@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ptwalk
 import pytest
-from ptwalk import fuzz
+from ptwalk import _core, fuzz
 from ptwalk.fuzz.against import Against
 from ptwalk.fuzz.c_program import c_program_of
 from ptwalk.fuzz.findings import Finding
@@ -104,6 +104,33 @@ def test_what_has_no_statement_runs_on_the_executor(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"set_pte {PAGE} armed_rw -" in done.stdout
     assert "done; 0x8000000012345467 to" in done.stdout
+
+
+@pytest.mark.parametrize("judge", ["invariants", "kernels", "model", "running-kernel"])
+def test_the_judge_says_it_again(tmp_path: Path, judge: str) -> None:
+    program = fuzz.from_text(f"access {PAGE} write 0\nmprotect {PAGE} 4K r--")
+    path = tmp_path / "show.py"
+    path.write_bytes(script_of(Finding(judge, "kind", "title", program, NEW, SETUP)))
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+    skipped = reason() if judge == "running-kernel" else None
+    assert done.stdout.splitlines()[-1] == f"judge {judge}: {skipped or 'nothing'}"
+
+
+def test_a_planted_bug_is_named_and_needs_its_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_core, "active_mutant", lambda: "a_bug")
+    program = fuzz.from_text(f"access {PAGE} write 0")
+    path = tmp_path / "show.py"
+    path.write_bytes(script_of(Finding("model", "kind", "title", program, NEW, SETUP)))
+    assert "6.18 with the planted bug a_bug" in path.read_text()
+    assert path.read_text().index("environ[\"PTWALK_MUTANT\"] = 'a_bug'") < path.read_text().index(
+        "import ptwalk"
+    )
+    done = run(path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("this build of ptwalk has no planted bug a_bug; `python3 dev.py")
 
 
 def test_the_files_of_a_finding(tmp_path: Path) -> None:

@@ -6,23 +6,28 @@ other, so that a campaign takes as many as it wants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from ..machine import kernels
+from .calls import World
 from .corpus import Mask
-from .executor import Executor
+from .executor import SETUPS, Executor
 from .findings import Finding
 from .mutate import MAX_OPS, OP_BYTES, Programs
-from .program import OPERATIONS, decode, members, op_number, operation_of
+from .program import OPERATIONS, PLACES, decode, encode, members, op_number, operation_of
+from .statements import InexpressibleError
 from .task import Batch
 
 Ranks = npt.NDArray[np.int64]
 
 CHANGES = ("mprotect", "writeprotect", "numa", "change_protection")
 _CLOSELY = 4
+_SHOWN = 8  # entries that a finding names
+_BEFORE = re.compile("(0x[0-9a-f]+) to ")  # in the outcome of an access
 
 
 def run_all(executor: Executor, programs: Programs, *, coverage: bool = True) -> Batch:
@@ -58,6 +63,48 @@ def name_of(program: bytes, i: int) -> str:
     return operation_of(members(decode(program)[i])).name
 
 
+def entries(executor: Executor, program: bytes) -> Iterator[tuple[str, int]]:
+    """Yield address and word of the entries at all places that a program leaves.
+
+    An access tells the entry that it finds; each is made in a run of its own. A program that has no
+    room for one more operation yields nothing.
+    """
+    program += bytes(-len(program) % OP_BYTES)
+    if len(program) >= MAX_OPS * OP_BYTES:
+        return
+    spaces = 1 + sum(name_of(program, i) == "fork" for i in range(len(prefixes(program))))
+    for mm in range(min(spaces, 16)):
+        for page, place in enumerate(PLACES):
+            access = encode([{"op": "access", "mm": mm, "page": page}])
+            step = executor.steps(program + access)[-1]
+            found = _BEFORE.search(step.outcome)
+            yield f"{place:#x}" + (f" mm={mm}" if mm else ""), int(found[1], 16) if found else 0
+
+
+def _unlike(
+    names: tuple[str, str], one: Iterable[tuple[str, int]], other: Iterable[tuple[str, int]]
+) -> list[str]:
+    """Return a line for each entry that differs, the first ones if there are many."""
+    lines = [
+        f"{at}  {names[0]} {a:#018x}  {names[1]} {b:#018x}"
+        for (at, a), (_, b) in zip(one, other, strict=False)
+        if a != b
+    ]
+    more = len(lines) - _SHOWN
+    return lines[:_SHOWN] + ([f"and {more} entries more"] if more > 0 else [])
+
+
+def _validated(profile: str, program: bytes) -> list[str]:
+    """Return what validate() says after a program; nothing where the public API cannot run it."""
+    world = World(profile)
+    try:
+        for _ in world.run(program):
+            pass
+    except InexpressibleError:
+        return []
+    return [f"validate: {line}" for space in world.spaces for line in world.names[space].validate()]
+
+
 class Invariants:
     """What must hold in every state: the violations that executors find by themselves.
 
@@ -74,6 +121,7 @@ class Invariants:
 
     def __init__(self, executor: Executor, setup: str) -> None:
         self._executor, self._setup = executor, setup
+        self._plain = Executor(executor.profile, setup, raw=False)
 
     def suspects(
         self, programs: Programs, batch: Batch, fresh: Mask, known: frozenset[str]
@@ -96,7 +144,8 @@ class Invariants:
         assert seen is not None
         cut = beginnings[seen]
         violation = self._executor.run(cut).violations[0]
-        step = self._executor.steps(cut)[-1]
+        step = self._plain.steps(cut)[-1]
+        sides = (entries(self._plain, program) for program in (cut[:-OP_BYTES], cut))
         return Finding(
             judge=self.name,
             kind=violation,
@@ -105,7 +154,11 @@ class Invariants:
             profile=self._executor.profile,
             setup=self._setup,
             operation=name_of(cut, seen),
-            states=(f"{self._executor.profile}  {step.text}: {step.outcome}",),
+            states=(
+                f"{self._executor.profile}  {step.text}: {step.outcome}",
+                *_unlike(("before", "after"), *sides),
+                *_validated(self._executor.profile, SETUPS[self._setup] + cut),
+            ),
         )
 
     def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
@@ -166,9 +219,9 @@ class Kernels:
         return None
 
     def _finding(self, name: str, executor: Executor, cut: bytes, row: int) -> Finding:
-        sides = (
-            (side, ex.steps(cut)[-1]) for side, ex in (("scalar", self._scalar), (name, executor))
-        )
+        sides = {"scalar": self._scalar, name: executor}
+        steps = ((side, each.steps(cut)[-1]) for side, each in sides.items())
+        words = (entries(each, cut) for each in sides.values())
         return Finding(
             judge=self.name,
             kind="kernels differ",
@@ -178,7 +231,10 @@ class Kernels:
             setup=self._setup,
             against=name,
             operation=name_of(cut, row),
-            states=tuple(f"{side}  {step.text}: {step.outcome}" for side, step in sides),
+            states=(
+                *(f"{side}  {step.text}: {step.outcome}" for side, step in steps),
+                *_unlike(("scalar", name), *words),
+            ),
         )
 
     def look(self, program: bytes, known: frozenset[str]) -> Finding | None:

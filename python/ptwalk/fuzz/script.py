@@ -1,7 +1,11 @@
-"""A finding as a Python script: the program on the public API, step by step, on both sides."""
+"""A finding as a Python script: the program on the public API, step by step, on both sides.
+
+What is no difference between profiles, the judge that saw it says again at the end.
+"""
 
 from __future__ import annotations
 
+from .. import _core
 from .calls import World
 from .executor import SETUPS
 from .findings import Finding
@@ -14,7 +18,7 @@ Made by ptwalk fuzz; needs nothing but ptwalk and numpy. Prints each step and wh
 {sides}.
 """
 
-import ptwalk
+{mutant}import ptwalk
 
 
 def show(text, call):
@@ -29,6 +33,34 @@ def show(text, call):
     return value
 
 '''
+
+_MUTANT = """\
+import os
+
+os.environ["PTWALK_MUTANT"] = {name!r}
+
+from ptwalk.cli_fuzz import mutants
+
+if {name!r} not in mutants():
+    raise SystemExit(
+        "this build of ptwalk has no planted bug {name}; `python3 dev.py mutants` makes one that "
+        "has, for PYTHONPATH=build/mutants/python"
+    )
+
+"""
+
+_JUDGE = """
+def judge(name, profile, setup):
+    from ptwalk.fuzz.bench import judges_of
+    from ptwalk.fuzz.campaign import Spec
+
+    judge = judges_of(Spec(profile, (setup,), judges=(name,)), setup)[name]()
+    found = judge(PROGRAM)
+    print(f"judge {name}:", found.title if found else getattr(judge, "skipped", None) or "nothing")
+    for state in found.states if found else ():
+        print(f"  {state}")
+
+"""
 
 
 def statements(profile: str, program: bytes) -> tuple[World, list[Statement]]:
@@ -69,15 +101,10 @@ def _function(profile: str, program: bytes) -> list[str]:
 
 def _whole(finding: Finding) -> list[str]:
     """Return the lines for a program that only the executor can run."""
-    text = to_text(finding.program)
     return [
         f"    executor = ptwalk.fuzz.Executor(profile, {finding.setup!r})",
-        '    program = ptwalk.fuzz.from_text("""',
-        *text.splitlines(),
-        '""")',
-        "    for step in executor.steps(program):",
+        "    for step in executor.steps(PROGRAM):",
         '        print(f"  {step.text:60} {step.outcome}")',
-        '    print("violations:", executor.run(program).violations)',
     ]
 
 
@@ -98,14 +125,21 @@ def script_of(finding: Finding) -> bytes:
     profiles = [finding.profile]
     if finding.judge == "against":
         profiles.append(finding.against)
-    title = finding.title.replace('"', "'")
-    lines = [_HEAD.format(title=title, sides=" and ".join(profiles))]
+    title, mutant = finding.title.replace('"', "'"), _core.active_mutant()
+    sides = " and ".join(profiles) + (f" with the planted bug {mutant}" if mutant else "")
+    planted = _MUTANT.format(name=mutant) if mutant else ""
+    lines = [_HEAD.format(title=title, sides=sides, mutant=planted)]
     try:
         bodies = [
             _function(profile, SETUPS[finding.setup] + finding.program) for profile in profiles
         ]
     except InexpressibleError:
         bodies = [_whole(finding) for _ in profiles]
+    judged = finding.judge != "against"
+    if judged or bodies[0] == _whole(finding):
+        lines.append(f'PROGRAM = ptwalk.fuzz.from_text("""\n{to_text(finding.program)}\n""")\n')
+    if judged:
+        lines.append(_JUDGE)
     if all(body == bodies[0] for body in bodies):
         lines += ["", "def run(profile):", *bodies[0], "", ""]
         calls = ["run"] * len(profiles)
@@ -116,4 +150,6 @@ def script_of(finding: Finding) -> bytes:
         lines.append("")
     for call, profile in zip(calls, profiles, strict=True):
         lines += [f"print({profile!r})", f"{call}({profile!r})"]
+    if judged:
+        lines.append(f"judge({finding.judge!r}, {finding.profile!r}, {finding.setup!r})")
     return ("\n".join(lines) + "\n").encode()
