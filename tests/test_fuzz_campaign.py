@@ -193,6 +193,27 @@ def test_a_pool_that_refuses_tasks_is_one_line_and_nothing_done_is_lost(tmp_path
     assert end(run(tmp_path, 9, 1)) == end(run(None, 9, 1))
 
 
+@pytest.mark.parametrize("setups", [("a",), ("a", "b", "c"), tuple("abcdefghijk")])
+def test_every_seed_runs_once_from_every_setup(tmp_path: Path, setups: tuple[str, ...]) -> None:
+    seeds = [bytes([i]) for i in range(50)]
+    told: list[tuple[str, bytes]] = []
+
+    def listening(spec: Spec, task: int, before: Before) -> TaskResult:
+        told.extend((spec.setup(task), seed) for seed in before.seeds)
+        return work(spec, task, before)
+
+    spec = replace(SPEC, setups=setups)
+    made = Campaign(spec, listening, FEATURES, directory=tmp_path, seeds=seeds)
+    with ThreadPoolExecutor(1) as pool:
+        made.run(pool, workers=1, tasks=24)
+    made.finish()
+    assert sorted(told) == [(setup, seed) for setup in setups for seed in seeds]
+    for other in ([], seeds[1:], [b"".join(seeds)]):
+        with pytest.raises(InvalidArgument, match=r"holds a campaign with seeds '\w+', not "):
+            Campaign(spec, listening, FEATURES, directory=tmp_path, seeds=other)
+    Campaign(spec, listening, FEATURES, directory=tmp_path, seeds=seeds).finish()
+
+
 def test_seconds_end_a_run_and_progress_is_told() -> None:
     told: list[State] = []
     made = campaign(None)

@@ -24,6 +24,13 @@ from ptwalk.fuzz.progress import progress
 
 Capture = pytest.CaptureFixture[str]
 AGAINST = ["fuzz", "--profile", "uffd-wp-v2", "--against", "6.18", "--setup", "shmem-16"]
+HZ1 = """
+access       0x00007f0000000000 write 0
+writeprotect 0x00007f0000000000 4K wp
+mprotect     0x00007f0000000000 64K r--
+mprotect     0x00007f0000000000 64K rw-
+access       0x00007f0000000000 write 0
+"""
 HYBRID = "uffd-wp-v2 with populate of 6.18"
 QUICK = ["--judge", "against", "--workers", "1"]
 
@@ -131,6 +138,7 @@ def test_the_first_finding_ends_it(capsys: Capture) -> None:
         (["--seed", "-1"], "--seed -1 is negative; give 0 or more"),
         (["--corpus", __file__, "--tasks", "1"], f"{__file__}: File exists; give a directory"),
         (["--corpus", "/proc/nope", "--tasks", "1"], "/proc/nope: No such file or directory; give"),
+        (["--seeds", "/nonexistent", "--tasks", "1"], "/nonexistent is no directory; give one"),
         (["--judge", "model", "--profile", HYBRID], f"the model has no '{HYBRID}', only 5.12"),
         (["--workers", "-1"], "--workers -1 is not positive"),
         (["--report", "/nonexistent"], "holds no campaign"),
@@ -143,6 +151,20 @@ def test_errors_are_one_line_and_status_2(arguments: list[str], text: str, capsy
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert text in captured.err
+
+
+def test_seeds_of_another_fuzzer_are_run_and_kept(capsys: Capture, tmp_path: Path) -> None:
+    seeds, corpus = tmp_path / "seeds", tmp_path / "corpus"
+    seeds.mkdir()
+    for i, text in enumerate((HZ1, "fork\n" * 40)):
+        (seeds / str(i)).write_bytes(fuzz.from_text(text))
+    run = [*AGAINST, *QUICK, "--tasks", "1", "--corpus", str(corpus)]
+    assert cli.main([*run, "--seeds", str(seeds), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"]["programs"] == 2048 + 1  # the other task of a setup has the other
+    assert any(finding["rules"] == ["writenotify_uffd_wp"] for finding in document["findings"])
+    assert cli.main(run) == 2
+    assert "holds a campaign with seeds" in capsys.readouterr().err
 
 
 def test_the_number_of_workers_changes_nothing(

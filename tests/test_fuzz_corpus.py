@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-from ptwalk.fuzz.corpus import STEPS, Corpus, Entry, features_of, first_reached
+import pytest
+from ptwalk.errors import InvalidArgument
+from ptwalk.fuzz.corpus import STEPS, Corpus, Entry, features_of, first_reached, read_programs
 
 
 def test_features_are_branches_by_how_often_they_were_met() -> None:
@@ -33,3 +37,15 @@ def test_entries_without_anything_new_are_not_kept() -> None:
     assert corpus.add([Entry(b"c", (1, 3))]) == [Entry(b"c", (3,))]
     assert [entry.program for entry in corpus.entries] == [b"a", b"c"]
     assert corpus.seen.tolist() == [True, True, False, True]
+
+
+def test_programs_of_a_directory_are_read_by_name(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "aa").mkdir()
+    assert read_programs(tmp_path) == (b"a", b"b", b"c")
+    with pytest.raises(InvalidArgument, match="has no files of programs; give the directory"):
+        read_programs(tmp_path / "aa")
+    for path in (tmp_path / "none", tmp_path / "a"):
+        with pytest.raises(InvalidArgument, match=f"{path} is no directory; give one"):
+            read_programs(path)

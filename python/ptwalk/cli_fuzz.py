@@ -44,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fuzz.add_argument("--workers", type=int, help="processes (default: one for each processor)")
     fuzz.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler, tcp://host:8786")
     fuzz.add_argument("--corpus", type=Path, metavar="DIR", help="keep results there, or resume")
+    fuzz.add_argument("--seeds", type=Path, metavar="DIR", help="programs of another fuzzer")
     fuzz.add_argument("--seed", type=int, default=1, help="where all choices come from (default 1)")
     fuzz.add_argument("--json", action="store_true", help="one JSON document instead of text")
     fuzz.add_argument("--report", type=Path, metavar="DIR", help="say what a corpus reached")
@@ -192,6 +193,7 @@ def campaign_of(args: argparse.Namespace) -> tuple[Campaign, int]:
     """
     from .fuzz.bench import Workbench, work
     from .fuzz.campaign import Campaign
+    from .fuzz.corpus import read_programs
     from .fuzz.report import files_of
 
     spec = spec_of(args)
@@ -209,6 +211,7 @@ def campaign_of(args: argparse.Namespace) -> tuple[Campaign, int]:
         bench.features,
         directory=args.corpus,
         files=files_of,
+        seeds=read_programs(args.seeds) if args.seeds else (),
         format_=f"{__version__} {bench.fingerprint}",
     )
     return campaign, len(bench.branches)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,8 +89,12 @@ class State:
     findings: int
 
 
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
 def _keep(corpus: Path, program: bytes) -> None:
-    path = corpus / hashlib.sha256(program).hexdigest()[:16]
+    path = corpus / _hash(program).hex()[:16]
     if not path.exists():
         write_atomically(path, program)
 
@@ -114,6 +118,8 @@ class Campaign:
         Where results are kept. A campaign that is there is resumed.
     files : callable, optional
         Makes the files of a finding, by name.
+    seeds : sequence of bytes
+        Programs from elsewhere, which the first tasks run, each from every setup.
     format_ : str
         What programs and features mean; a campaign of another one is not resumed.
 
@@ -135,9 +141,11 @@ class Campaign:
         *,
         directory: Path | None = None,
         files: Files | None = None,
+        seeds: Sequence[bytes] = (),
         format_: str = "",
     ) -> None:
         self.spec, self._run_task, self._files = spec, run_task, files
+        self._seeds = tuple(seeds)
         self.corpus = Corpus(features)
         self.findings: dict[str, Found] = {}
         self.counts: Counts = {}
@@ -150,6 +158,7 @@ class Campaign:
         self._journal: Journal | None = None
         if directory:
             identity = {**asdict(spec), "features": features, "format": format_}
+            identity["seeds"] = _hash(b"".join(map(_hash, seeds))).hex()[:16] if seeds else ""
             self._journal = open_journal(directory, identity)
         self._remember()
         if self._journal:
@@ -332,7 +341,15 @@ class Campaign:
         newest = range(max(entries - PARENTS // 2, 0), entries)
         others = rng.integers(0, entries, PARENTS // 2).tolist() if entries else []
         programs = (self.corpus.entries[i].program for i in dict.fromkeys([*newest, *others]))
-        return Before(tuple(programs), seen, known)
+        return Before(tuple(programs), seen, known, self._seeds_of(task))
+
+    def _seeds_of(self, task: int) -> tuple[bytes, ...]:
+        """Return which seeds are a task's: all of them once for each setup, in the first tasks."""
+        setups = len(self.spec.setups)
+        first = max(self.spec.generation, setups)
+        if task >= first:
+            return ()
+        return self._seeds[task // setups :: len(range(task % setups, first, setups))]
 
     def _write(self, directory: Path, finding: Finding) -> None:
         """Write the files of a finding; finding.json, the last one, says that all are there."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from ..errors import InvalidArgument
 
 STEPS = (1, 2, 3, 8)  # the least count of each feature of a branch
 
@@ -58,6 +61,25 @@ def first_reached(features: Mask, seen: Mask) -> dict[int, tuple[int, ...]]:
     for row, column in sorted(zip(rows.tolist(), columns.tolist(), strict=True)):
         first.setdefault(row, []).append(column)
     return {row: tuple(found) for row, found in first.items()}
+
+
+def read_programs(directory: Path) -> tuple[bytes, ...]:
+    """Return the programs of a directory, as libFuzzer and AFL++ keep them: a file each, by name.
+
+    Raises
+    ------
+    InvalidArgument
+        There is no such directory, or no file in it.
+    """
+    if not directory.is_dir():
+        raise InvalidArgument(f"{directory} is no directory; give one that has files of programs")
+    programs = tuple(path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file())
+    if not programs:
+        raise InvalidArgument(
+            f"{directory} has no files of programs; give the directory that they are in itself (of "
+            "AFL++ that is queue)"
+        )
+    return programs
 
 
 class Corpus:

@@ -77,11 +77,15 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a task may know of earlier ones: programs, packed features, keys of findings."""
+    """What a task may know of earlier ones: programs, packed features, keys of findings.
+
+    `seeds` are programs from elsewhere, which it runs first, as they are.
+    """
 
     programs: tuple[bytes, ...]
     seen: bytes
     known: frozenset[str]
+    seeds: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +149,18 @@ def run_task(bench: Bench, seed: int, task: int, before: Before) -> TaskResult:
     seen = np.unpackbits(packed, count=bench.features).astype(np.bool_)
     parents = list(before.programs) or [b""]
     work = _Work(bench, set(before.known))
-    for _ in range(ROUNDS):
-        likely = swarm(rng, bench.weights)
-        programs = mutate(rng, Programs.of(parents), PROGRAMS, likely, LONGEST)
+    given = [before.seeds[i : i + PROGRAMS] for i in range(0, len(before.seeds), PROGRAMS)]
+    for part in [*given, *[()] * ROUNDS]:
+        if part:
+            programs = Programs.of(part)
+        else:
+            likely = swarm(rng, bench.weights)
+            programs = mutate(rng, Programs.of(parents), PROGRAMS, likely, LONGEST)
         batch = bench.run(programs)
         features = features_of(batch.coverage)
         first = first_reached(features, seen)
         seen |= features.any(axis=0)
-        work.judge(programs, batch, np.isin(np.arange(PROGRAMS), list(first)))
+        work.judge(programs, batch, np.isin(np.arange(len(programs)), list(first)))
         new = trimmed(work.reached, [Entry(programs[row], found) for row, found in first.items()])
         parents += [entry.program for entry in new]
         work.entries += new
