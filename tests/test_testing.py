@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import ptwalk
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 from paths import REPO
 from ptwalk import AddressSpace, InvalidArgument, Kind, fuzz, testing
+from ptwalk.testing.machine import AREA
+from ptwalk.testing.strategies import AROUND_PMD
 
 PAGE, START = 4096, 0x7F0000000000
 PACKAGES = Path(ptwalk.__file__).parents[1]
@@ -120,6 +122,18 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         testing.operations(["set_pte"], raw=False)
     with pytest.raises(InvalidArgument, match="pass whole pages, at least 2"):
         testing.ranges(START, PAGE, min_pages=2)
+    with pytest.raises(InvalidArgument, match=r"profile '5\.13' is not known"):
+        testing.address_spaces("5.13")
+    with pytest.raises(InvalidArgument, match="max_areas 0 is not positive; pass an int from 1"):
+        testing.address_spaces(max_areas=0)
+    with pytest.raises(InvalidArgument, match=r"area_pages 1\.5 is not positive"):
+        testing.address_spaces(area_pages=1.5)  # type: ignore[arg-type]
+
+
+@settings(QUICK, max_examples=20)
+@given(testing.address_spaces(area_pages=1))
+def test_areas_may_be_one_page(mm: AddressSpace) -> None:
+    assert {vma.length % PAGE for vma in mm.vmas} == {0}
 
 
 @FEW
@@ -181,9 +195,61 @@ def test_the_machine_finds_nothing(profile: str) -> None:
 
 
 def test_the_machine_finds_a_wrong_invariant() -> None:
-    budget = settings(QUICK, max_examples=50, report_multiple_bugs=False)
+    budget = settings(QUICK, max_examples=50, phases=[Phase.generate])  # shrinking takes minutes
     with pytest.raises(AssertionError, match="marker"):
         run_state_machine_as_test(Wrong, settings=budget)
+
+
+CLAIMS: dict[str, Callable[[testing.AddressSpaceMachine], bool]] = {
+    "every userfaultfd is open": lambda run: not any(uffd.closed for uffd in run.uffds),
+    "nothing migrates": lambda run: "migration" not in kinds(run),
+    "nothing is locked": lambda run: (
+        not any(vma.vm_flags & ptwalk.Vm.LOCKED for mm in run.spaces for vma in mm.vmas)
+    ),
+    "every mapping lies in the area": lambda run: all(
+        AROUND_PMD <= vma.start < AROUND_PMD + AREA for mm in run.spaces for vma in mm.vmas
+    ),
+    "no file is empty": lambda run: all(file.size for file in run.files),
+}
+"""What a rule of the machine breaks, each another one."""
+
+
+def kinds(run: testing.AddressSpaceMachine) -> set[str]:
+    """Return the kinds of entries that there are."""
+    every = [mm.count(vma.start, vma.length) for mm in run.spaces for vma in mm.vmas]
+    return {kind for one in every for kind in one}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_the_machine_closes_migrates_locks_moves_and_truncates(claim: str) -> None:
+    class Claims(testing.AddressSpaceMachine):
+        profile = "6.18"
+
+        @invariant()
+        def holds(self) -> None:
+            assert CLAIMS[claim](self), claim
+
+    budget = settings(QUICK, max_examples=200, phases=[Phase.generate])
+    with pytest.raises(AssertionError, match=claim):
+        run_state_machine_as_test(Claims, settings=budget)
+
+
+@pytest.mark.parametrize("profile", ["6.1", "6.18"])
+def test_the_machine_makes_every_call(profile: str) -> None:
+    tried: set[str] = set()
+
+    class Log(testing.AddressSpaceMachine):
+        def attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            tried.add(call.__name__)
+            return super().attempt(call, *args, **kwargs)
+
+    Log.profile = profile
+    run_state_machine_as_test(Log, settings=settings(QUICK, max_examples=30))
+    assert tried >= {
+        *("mmap", "munmap", "mprotect", "madvise", "mremap", "mlock", "munlock", "fork"),
+        *("populate", "kernel_access", "userfaultfd", "register", "unregister", "writeprotect"),
+        *("copy", "zeropage", "continue_", "poison", "move", "wake", "read"),
+    }
 
 
 class Poisoned(testing.AddressSpaceMachine):
@@ -205,12 +271,13 @@ def test_an_errno_without_a_name_is_part_of_a_run() -> None:
 
 
 RUN_MACHINE = """
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from ptwalk.testing import AddressSpaceMachine
 
 budget = settings(
-    max_examples=300, stateful_step_count=30, derandomize=True, database=None, deadline=None
+    max_examples=300, stateful_step_count=30, derandomize=True, database=None, deadline=None,
+    phases=[Phase.generate],
 )
 run_state_machine_as_test(AddressSpaceMachine, settings=budget)
 """

@@ -219,8 +219,8 @@ def ranges(start: int, length: int, *, min_pages: int = 1) -> st.SearchStrategy[
 
 
 # --- address spaces -------------------------------------------------------------------------------
-def map_area(mm: AddressSpace, start: int, length: int, prot: str, backing: str) -> None:
-    """Map fixed memory of one of `BACKINGS`; files start with their first page."""
+def map_area(mm: AddressSpace, start: int, length: int, prot: str, backing: str) -> File | None:
+    """Map fixed memory of one of `BACKINGS` and return its file, which starts there."""
     word, _, last = backing.rpartition(" ")
     flags = "private" if word or last == "anon" else "shared"
     file: File | None = None
@@ -229,12 +229,31 @@ def map_area(mm: AddressSpace, start: int, length: int, prot: str, backing: str)
     else:
         file = (ShmemFile if last == "shmem" else RegularFile)(length)
     mm.mmap(start, length, prot, f"{flags}|fixed", file)
+    return file
 
 
 @st.composite
-def address_spaces(
-    draw: st.DrawFn, profile: str | None = None, *, max_areas: int = 4, area_pages: int = 8
+def _address_space(
+    draw: st.DrawFn, among: tuple[str, ...], max_areas: int, area_pages: int
 ) -> AddressSpace:
+    mm = AddressSpace(draw(st.sampled_from(among)))
+    length = area_pages * PAGE
+    for i in range(draw(st.integers(1, max_areas))):
+        start = AROUND_PMD + i * length
+        size = draw(st.sampled_from([length, max(PAGE, length - PAGE)]))
+        map_area(mm, start, size, draw(st.sampled_from(PROTS)), draw(st.sampled_from(BACKINGS)))
+        touched = draw(st.lists(st.tuples(ranges(start, size), st.booleans()), max_size=3))
+        for (first, nr), write in touched:
+            mm.access_many(range(first, first + nr, PAGE), write=write)
+        swaps = draw(st.booleans())
+        if touched and swaps:
+            mm.reclaim(*draw(ranges(start, size)))
+    return mm
+
+
+def address_spaces(
+    profile: str | None = None, *, max_areas: int = 4, area_pages: int = 8
+) -> st.SearchStrategy[AddressSpace]:
     """Draw address spaces with mappings of all kinds, some of their pages present or in swap.
 
     Parameters
@@ -250,17 +269,17 @@ def address_spaces(
     -------
     strategy of AddressSpace
         Each on a machine of its own. What is mapped is in `AddressSpace.vmas`.
+
+    Raises
+    ------
+    InvalidArgument
+        For an unknown profile, and numbers that are not positive.
     """
-    mm = AddressSpace(profile or draw(st.sampled_from(profiles())))
-    length = area_pages * PAGE
-    for i in range(draw(st.integers(1, max_areas))):
-        start = AROUND_PMD + i * length
-        size = draw(st.sampled_from([length, length - PAGE]))
-        map_area(mm, start, size, draw(st.sampled_from(PROTS)), draw(st.sampled_from(BACKINGS)))
-        touched = draw(st.lists(st.tuples(ranges(start, size), st.booleans()), max_size=3))
-        for (first, nr), write in touched:
-            mm.access_many(range(first, first + nr, PAGE), write=write)
-        swaps = draw(st.booleans())
-        if touched and swaps:
-            mm.reclaim(*draw(ranges(start, size)))
-    return mm
+    if profile is not None and profile not in profiles():
+        raise InvalidArgument(f"profile {profile!r} is not known; use one of {profiles()}")
+    numbers: dict[str, object] = {"max_areas": max_areas, "area_pages": area_pages}
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise InvalidArgument(f"{name} {value!r} is not positive; pass an int from 1 on")
+    among = profiles() if profile is None else (profile,)
+    return _address_space(among, max_areas, area_pages)
