@@ -8,9 +8,10 @@ import pytest
 from ptwalk import InvalidArgument, fuzz
 from ptwalk.fuzz.against import Against, kind_of
 from ptwalk.fuzz.executor import Step
+from ptwalk.fuzz.findings import Finding
 from ptwalk.fuzz.judges import run_all
 from ptwalk.fuzz.minimise import minimise
-from ptwalk.fuzz.mutate import Programs
+from ptwalk.fuzz.mutate import Programs, random_ops
 
 V2, NEW, SETUP = "uffd-wp-v2", "6.18", "shmem-16"
 PAGE = "0x00007f0000000000"
@@ -18,6 +19,11 @@ PAGE = "0x00007f0000000000"
 
 def judge(profile: str = V2, other: str = NEW, setup: str = SETUP) -> Against:
     return Against(lambda name: fuzz.Executor(name, setup, raw=False), profile, other, setup)
+
+
+def some_programs(count: int) -> list[bytes]:
+    rng, even = np.random.default_rng(1), np.full(len(fuzz.OPERATIONS), 1 / len(fuzz.OPERATIONS))
+    return [random_ops(rng, (8,), even).tobytes() for _ in range(count)]
 
 
 ABSENT_PUD = f"writeprotect {PAGE} 4K wp\naccess {PAGE} write 0"
@@ -74,6 +80,35 @@ def test_equal_programs_are_no_finding() -> None:
         assert against(fuzz.from_text(text)) is None
 
 
+def test_what_user_space_does_not_see_is_no_finding() -> None:
+    """VMAs that only one kernel merges: numa has a result more, which nobody is told."""
+    against = judge(setup="anon-16")
+    unseen = f"""
+    mmap {PAGE} 8K r-- - anon 0
+    mprotect {PAGE} 4K -w-
+    mprotect {PAGE} 4K r--
+    numa {PAGE} 8K
+    """
+    assert against(fuzz.from_text(unseen)) is None
+    assert not against.same(Finding("against", "", "", b"", V2, "anon-16"))(fuzz.from_text(unseen))
+    # Nor does it stand in for a rule of what is seen after it.
+    guarded = "madvise 0x00007f0000004000 4K guard_install"
+    plain, both = (against(fuzz.from_text(text)) for text in (guarded, unseen + guarded))
+    assert plain is not None
+    assert both is not None
+    assert (both.kind, both.rules) == (plain.kind, plain.rules)
+
+
+def test_states_always_show_the_difference() -> None:
+    against, found = judge(setup="mixed"), 0
+    for program in some_programs(300):
+        if (each := against(program)) is not None:
+            one, two = (state.split(maxsplit=1)[1] for state in each.states)
+            assert one != two
+            found += 1
+    assert found > 20
+
+
 def test_more_than_one_rule_where_one_is_not_enough() -> None:
     """A guard needs the mask and a marker that can hold it."""
     against = judge()
@@ -81,9 +116,8 @@ def test_more_than_one_rule_where_one_is_not_enough() -> None:
     assert found is not None
     assert "marker_mask" in found.rules
     assert len(found.rules) > 1
-    executor = fuzz.Executor(NEW, SETUP, raw=False)
-    visible = executor.run(found.program).visible
-    assert against.explain(found.program, visible) == found.rules
+    visible = fuzz.Executor(NEW, SETUP, raw=False).run(found.program).visible
+    assert against.explain(found.program) == found.rules
     for left_out in found.rules:
         rules = [rule for rule in found.rules if rule != left_out]
         try:
@@ -136,6 +170,11 @@ def test_profiles_with_the_same_rules_are_refused() -> None:
         ("ENOENT", "EINVAL", "errno differs"),
         ("blocked; pagefault 0x1000", "blocked; pagefault WP 0x1000", "message differs"),
         ("bytes=0x1000", "bytes=0x2000", "result differs"),
+        ("", "pagefault WRITE 0x1000", "message differs"),
+        ("remap 0x1000 to 0x2000 length 0x1000", "", "message differs"),
+        ("start=0x1000; end=0x2000; walk_end=0x3000", "walk_end=0x3000", "result differs"),
+        ("address=0x0; EINVAL", "address=0x0", "errno differs"),
+        ("errno 95", "errno 1", "errno differs"),
         ("0x1000 done; 0x2000 done", "0x1000 done; 0x2000 blocked; pagefault WRITE", "lost write"),
     ],
 )

@@ -277,6 +277,17 @@ def test_c_programs_end_as_the_executor_says(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
 @pytest.mark.skipif(reason() is not None, reason=str(reason()))
+def test_a_c_program_ends_where_a_call_does_not(tmp_path: Path) -> None:
+    program = fuzz.from_text(f"madvise {PAGE} 4K guard_install")
+    assert fuzz.Executor(NEW, "stale-16").steps(program)[0].visible == "EINTR"
+    source = c_program_of(Finding("against", "kind", "title", program, NEW, "stale-16"))
+    assert source is not None
+    done = subprocess.run([compiled(tmp_path, source)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "the next call does not end"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+@pytest.mark.skipif(reason() is not None, reason=str(reason()))
 def test_a_c_program_shows_what_the_running_kernel_does(tmp_path: Path) -> None:
     source = c_program_of(finding(HZ1))
     assert source is not None
