@@ -130,6 +130,9 @@ def _tell(campaign: Campaign, branches: int, directory: Path | None) -> None:
     where = f" in {directory / 'findings'}, each with a Python script" if directory else ""
     nr = len(campaign.findings)
     print(progress.line(campaign.state(), branches))
+    for what, batches in campaign.counts.items():
+        if " skipped: " in what:
+            print(f"{what} ({batches} batches)")
     print(f"{nr} finding{'' if nr == 1 else 's'}{where}" if nr else "nothing found")
 
 

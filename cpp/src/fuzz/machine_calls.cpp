@@ -32,7 +32,8 @@ void run_migrate_finish(Run& run, const Op& op) {
 void run_numa(Run& run, const Op& op) {
   AddressSpace& mm = run.mm(op);
   const u64 end = AT(op) + LENGTH(op);
-  for (u64 at = AT(op); at < end;) {
+  Error error;
+  for (u64 at = AT(op); at < end && !error;) {
     const Vma* vma = mm.vmas.first_intersecting(at, end);
     if (!vma) break;
     const Range part{std::max(at, vma->start), std::min(vma->end, end)};
@@ -41,10 +42,11 @@ void run_numa(Run& run, const Op& op) {
     if (vma->kind == VmaKind::hugetlb || vma->kind == VmaKind::dax ||
         (vma->flags & (VM_IO | VM_PFNMAP | VM_MIXEDMAP)) || !(vma->flags & VM_ACCESS_FLAGS))
       continue;
-    run.protect(mm, {ChangeKind::numa, part}, [&] {
+    error = run.protect(mm, {ChangeKind::numa, part}, [&] {
       return mm.change_protection(part.start, part.end, PAGE_NONE, MM_CP_PROT_NUMA);
     });
   }
+  run.report.end(error);  // once: user space does not see how many VMAs there were
 }
 
 namespace {

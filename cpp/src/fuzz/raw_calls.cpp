@@ -137,7 +137,7 @@ void run_change_protection(Run& run, const Op& op) {
                        NX_USER | _PAGE_PCD | _PAGE_PWT};
   const auto done =
       mm.change_protection(AT(op), AT(op) + LENGTH(op), WORDS[NEWPROT(op)], u32(CP_FLAGS(op)));
-  run.protect(done);
+  run.report.end(run.protect(done));
 }
 
 void run_set_pte(Run& run, const Op& op) {

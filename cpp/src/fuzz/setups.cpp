@@ -51,8 +51,15 @@ constexpr Op ASYNC_16[] = {map(0, 16, 0, ANON), uffd(WP_ASYNC), watch(0, 16, WP)
 constexpr Op MISSING_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(0),
                              watch(0, 16, MISSING | WP),
                              watch(0, 8, MISSING | WP | MINOR)};  // some have no MINOR there
-constexpr Op EVENTS_16[] = {map(0, 8, SHARED, SHMEM), map(8, 8, 0, ANON), uffd(EVENTS),
-                            watch(0, 16, WP)};
+constexpr Op EVENTS_16[] = {map(0, 8, SHARED, SHMEM),
+                            map(8, 8, 0, ANON),
+                            uffd(EVENTS),
+                            watch(0, 16, WP),
+                            touch(0, 4, 1),
+                            touch(8, 4, 1),
+                            {WRITEPROTECT_OP, 0, 0, 16, 1, 0, 0},
+                            reclaim(2, 2),
+                            reclaim(10, 2)};
 constexpr Op BOUNDARY[] = {map(AROUND_PMD, 16, SHARED, SHMEM), uffd(0), watch(AROUND_PMD, 16, WP)};
 constexpr Op LARGE[] = {map(0, 192, SHARED, SHMEM), uffd(0), watch(0, 192, WP),
                         touch(PMD_END - 1, 2, 1)};
@@ -83,7 +90,9 @@ constexpr Setup SETUPS[] = {
     {"async-16", "16 anonymous pages, registered for wp with WP_ASYNC", ASYNC_16},
     {"missing-16", "8 pages of shared shmem and 8 anonymous ones, registered for missing too",
      MISSING_16},
-    {"events-16", "the same two, registered for wp, with fork, remap, remove and unmap events",
+    {"events-16",
+     "the same two, wr-protected, with fork, remap, remove and unmap events; pages in memory, in "
+     "swap and absent",
      EVENTS_16},
     {"boundary", "8 pages of shared shmem on either side of a PMD entry's end, registered for wp",
      BOUNDARY},

@@ -24,10 +24,10 @@ FileId Run::file(u64 number) const {
   return nr ? FileId(number % nr) : NO_FILE;
 }
 
-void Run::protect(const Result<ProtectResult>& done) const {
+Error Run::protect(const Result<ProtectResult>& done) const {
   report.protect(done.value);
   if (!world.fails) report.violations |= judge_account(machine().profile, done.value);
-  report.end(done.error);
+  return done.error;
 }
 
 bool Run::populates(const AddressSpace& mm, const ChangeRequest& request) {
@@ -144,8 +144,8 @@ void run_munmap(Run& run, const Op& op) { run.report.end(run.mm(op).munmap(AT(op
 void run_mprotect(Run& run, const Op& op) {
   AddressSpace& mm = run.mm(op);
   const u64 start = AT(op), length = LENGTH(op), prot = PROT(op);
-  run.protect(mm, {ChangeKind::mprotect, {start, start + length}, prot},
-              [&] { return mm.mprotect(start, length, int(prot)); });
+  run.report.end(run.protect(mm, {ChangeKind::mprotect, {start, start + length}, prot},
+                             [&] { return mm.mprotect(start, length, int(prot)); }));
 }
 
 void run_madvise(Run& run, const Op& op) {

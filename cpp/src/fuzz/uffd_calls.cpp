@@ -68,8 +68,9 @@ void run_writeprotect(Run& run, const Op& op) {
   if (!mm) return;
   const u64 start = AT(op), length = LENGTH(op), mode = WP_MODE(op);
   const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP, changing = is_changing(run, id);
-  run.protect(*mm, {protect ? ChangeKind::protect : ChangeKind::resolve, {start, start + length}},
-              [&] { return mm->uffd_writeprotect(id, start, length, mode); });
+  const ChangeKind kind = protect ? ChangeKind::protect : ChangeKind::resolve;
+  run.report.end(run.protect(*mm, {kind, {start, start + length}},
+                             [&] { return mm->uffd_writeprotect(id, start, length, mode); }));
   if (run.report.ended != Ended::done) return;
   if (changing) run.report.violations |= bit(Violation::changing_ignored);
   if (!protect && !(mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))

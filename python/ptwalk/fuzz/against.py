@@ -19,13 +19,12 @@ from .executor import Executor, Step
 from .findings import Finding
 from .judges import Ranks, first_row, name_of, prefixes, run_all
 from .mutate import MAX_OPS, OP_BYTES, Programs, Weights, random_ops
-from .program import OPERATIONS, op_number
+from .program import OPERATIONS
 from .task import Batch
 
 _EXECUTORS = 96  # hybrids that are kept for each setup; each reserves address space
 _ALONE = 64  # operations of each kind that are tried alone
 _CLOSELY = 64  # programs of a batch whose first difference is looked for
-_NUMA = op_number("numa")
 _ACCESSES = ("access", "access_many", "kernel_access")
 
 # What the literature calls them: by rule, and by the operation where it acts.
@@ -64,16 +63,8 @@ def kind_of(one: Step, other: Step) -> str:
 
 
 def alike(one: Executor, other: Executor, program: bytes) -> bool:
-    """Whether user space sees the same on both.
-
-    Hashes also know how many VMAs numa met, which nobody is told; then words decide.
-    """
-    if one.run(program).visible == other.run(program).visible:
-        return True
-    if all(number % len(OPERATIONS) != _NUMA for number in program[::OP_BYTES]):
-        return False
-    words = ([step.visible for step in side.steps(program)] for side in (one, other))
-    return next(words) == next(words)
+    """Whether user space sees the same on both."""
+    return one.run(program).visible == other.run(program).visible
 
 
 def _is_store(step: Step, i: int) -> bool:
@@ -111,7 +102,9 @@ class Against:
     ) -> None:
         self._rules = differing(profile, other)
         if not self._rules:
-            raise InvalidArgument(f"profiles {profile!r} and {other!r} have the same rules")
+            raise InvalidArgument(
+                f"profiles {profile!r} and {other!r} have the same rules; compare with another one"
+            )
         self._profile, self._other, self._setup = profile, other, setup
         self._one, self._two = make(profile), make(other)
 
@@ -268,7 +261,7 @@ class Against:
         pairs = zip(self._one.steps(program), self._two.steps(program), strict=True)
         differs = ((i, a, b) for i, (a, b) in enumerate(pairs) if a.visible != b.visible)
         row, *steps = next(differs, (-1,))
-        if row < 0:
+        if row < 0:  # nothing that has words
             return None
         cut = program[: OP_BYTES * (row + 1)]
         rules = self.explain(cut)

@@ -205,7 +205,7 @@ def c_program_of(finding: Finding) -> bytes | None:
     if not both.whole or not all(lines):
         return None
     sides = "\n".join(f" *   {state}".replace("*/", "* /") for state in finding.states)
-    head = _HEAD.format(title=finding.title, sides=f" * What ptwalk says:\n{sides}")
+    head = _HEAD.format(title=finding.title, sides=f" * What was seen:\n{sides}")
     pages = sorted({(op[1], min(op[2] // 4096, 64)) for op in both.operations if op[0] == "mmap"})
     shown = [f"print_pagemap({at:#x}, {nr});" for at, nr in pages]
     body = "\n".join(f"  {line}" for line in [f"start({both.features:#x});", *lines, *shown])

@@ -54,7 +54,7 @@ class Spec:
     mutant: str = ""
     judges: tuple[str, ...] = ("invariants",)
     seed: int = 1
-    generation: int = 16
+    generation: int = 8
 
     def setup(self, task: int) -> str:
         """Return what the programs of a task start from."""

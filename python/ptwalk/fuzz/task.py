@@ -183,6 +183,9 @@ class _Work:
         self.count("programs", len(programs))
         self.count("operations", int(programs.lengths.sum()))
         for judge in self.bench.judges:
+            if skipped := getattr(judge, "skipped", None):  # on this machine, not where it began
+                self.count(f"judge {judge.name} skipped: {skipped}")
+                continue
             ranks = judge.suspects(programs, batch, fresh, frozenset(self.known))
             # Those that reached something new first: they differ most from each other.
             order = np.argsort(-2 * ranks - fresh, kind="stable")

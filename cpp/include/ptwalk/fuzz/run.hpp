@@ -45,23 +45,26 @@ class Run {
   /// none.
   AddressSpace* uffd(const Op& op, UffdId& id) const;
   /// Makes, reports and judges a change of protection of `mm`; `change` may be called again.
+  /// Returns how it ended.
   template <class Change>
-  void protect(const AddressSpace& mm, const ChangeRequest& request, Change change) const {
+  [[nodiscard]] Error protect(const AddressSpace& mm, const ChangeRequest& request,
+                              Change change) const {
     // Raw stores void the properties, and populating moves on.
     const bool judges = judge == Judge::each && !world.raw && !populates(mm, request);
     if (!judges) return protect(change());
     const ChangeJudge before(mm, request);
     const Result<ProtectResult> done = change();
     report.violations |= before.judge(done.value, !done.ok());
-    protect(done);
-    if (request.kind != ChangeKind::protect || !done.ok()) return;
+    const Error error = protect(done);
+    if (request.kind != ChangeKind::protect || error) return error;
     const ChangeJudge once(mm, request);
     const Coverage coverage = machine().coverage;  // the program asked once
     report.violations |= once.judge_again(change().value);
     machine().coverage = coverage;
+    return error;
   }
-  /// Reports a change of protection and judges its account.
-  void protect(const Result<ProtectResult>& done) const;
+  /// Reports a change of protection and judges its account; returns how it ended.
+  Error protect(const Result<ProtectResult>& done) const;
   /// The file that it names; NO_FILE where there is none.
   [[nodiscard]] FileId file(u64 number) const;
 
