@@ -142,11 +142,18 @@ def test_results_that_came_early_are_kept_and_used_in_their_turn(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "other", [replace(SPEC, profile="6.12"), replace(SPEC, setups=("anon-16",))]
+    "other",
+    [
+        replace(SPEC, profile="6.12"),
+        replace(SPEC, setups=("anon-16",)),
+        replace(SPEC, generation=64),
+    ],
 )
 def test_another_campaign_is_not_resumed(tmp_path: Path, other: Spec) -> None:
     run(tmp_path, 3, 1)
-    with pytest.raises(InvalidArgument, match=r"a campaign with (profile|setups) ('6|\['shm)"):
+    with pytest.raises(
+        InvalidArgument, match=r"a campaign with (profile|setups|generation) ('6|\['shm|8)"
+    ):
         campaign(tmp_path, other)
     assert run(tmp_path, 4, 1).state().tasks == 4  # and the lock was given back
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
-from ptwalk import fuzz
+from ptwalk import cli_fuzz, fuzz
+from ptwalk.fuzz.bench import Workbench, work
+from ptwalk.fuzz.campaign import Campaign, Spec
 from ptwalk.fuzz.running import RunningKernel, reason
+from ptwalk.fuzz.task import Before
 
 REASON = reason()
 PAGE = "0x00007f0000000000"
@@ -36,3 +42,20 @@ def test_another_profile_is_skipped_with_its_reason() -> None:
     judge = RunningKernel("6.12", "empty")
     assert judge.skipped == "the running kernel is no judge of the profile 6.12"
     assert judge(fuzz.from_text(f"access {PAGE} read 0")) is None
+
+
+def test_a_worker_that_cannot_ask_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a cluster, where only the machine that begins a campaign was asked."""
+    spec = Spec("6.12", ("empty",), judges=("running-kernel",))
+    features = Workbench(spec, "empty").features
+    nothing = Before((), np.packbits(np.zeros(features, np.bool_)).tobytes(), frozenset())
+    result = work(spec, 0, nothing)
+    said = "judge running-kernel skipped: the running kernel is no judge of the profile 6.12"
+    batches = result.counts[said]
+    assert batches > 0
+    assert "judge running-kernel" not in result.counts  # of no program was it asked
+    campaign = Campaign(spec, lambda *_: result, features)
+    with ThreadPoolExecutor(1) as pool:
+        campaign.run(pool, workers=1, tasks=1)
+    cli_fuzz.tell_end(campaign, features, None)
+    assert f"{said} ({batches} batches)" in capsys.readouterr().out

@@ -234,6 +234,21 @@ def test_the_machine_closes_migrates_locks_moves_and_truncates(claim: str) -> No
         run_state_machine_as_test(Claims, settings=budget)
 
 
+@pytest.mark.parametrize("name", ["writeprotect", "copy", "zeropage", "continue_"])
+def test_calls_on_userfaultfds_are_not_always_refused(name: str) -> None:
+    class Never(testing.AddressSpaceMachine):
+        profile = "6.18"
+
+        def attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            result = super().attempt(call, *args, **kwargs)
+            assert result is None or call.__name__ != name, f"{name} succeeds"
+            return result
+
+    budget = settings(QUICK, max_examples=500, phases=[Phase.generate])
+    with pytest.raises(AssertionError, match=f"{name} succeeds"):
+        run_state_machine_as_test(Never, settings=budget)
+
+
 @pytest.mark.parametrize("profile", ["6.1", "6.18"])
 def test_the_machine_makes_every_call(profile: str) -> None:
     tried: set[str] = set()

@@ -115,14 +115,15 @@ def _campaign(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report.document(campaign, branches), indent=1))
     else:
-        _tell(campaign, branches, args.corpus)
+        tell_end(campaign, branches, args.corpus)
     if interrupted:
         print("ptwalk: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 1 if campaign.findings else 0
 
 
-def _tell(campaign: Campaign, branches: int, directory: Path | None) -> None:
+def tell_end(campaign: Campaign, branches: int, directory: Path | None) -> None:
+    """Print what a campaign came to, in words, and which judges a worker could not ask."""
     from .fuzz import progress, report
 
     if campaign.findings:

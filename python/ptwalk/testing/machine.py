@@ -109,6 +109,9 @@ class AddressSpaceMachine(RuleBasedStateMachine):
     def map_first(self, backing: str, mode: str, armed: bool) -> None:
         """Begin with half of the area mapped, most often registered, and armed before any page."""
         self.mmap(0, (AROUND_PMD, AREA // 2), "rw-", backing)
+        if "minor" in mode:  # pages of the cache that nobody maps
+            self.populate(0, (AROUND_PMD, AREA // 2), True)
+            self.madvise(0, (AROUND_PMD, AREA // 2), "dontneed")
         if mode:
             self.userfaultfd(0, "")
             self.register(0, (AROUND_PMD, AREA // 2), mode)
@@ -213,8 +216,13 @@ class AddressSpaceMachine(RuleBasedStateMachine):
             self.uffds.append(uffd)
             self._homes[uffd.number] = home
 
+    def _open(self) -> list[Userfaultfd]:
+        return [uffd for uffd in self.uffds if not uffd.closed]
+
     def _uffd(self, number: int) -> Userfaultfd:
-        return self.uffds[number % len(self.uffds)]
+        """Return an open one: calls on closed ones show nothing but EBADF."""
+        uffds = self._open()
+        return uffds[number % len(uffds)]
 
     def _file(self, number: int) -> File:
         return self.files[number % len(self.files)]
@@ -286,10 +294,10 @@ class AddressSpaceMachine(RuleBasedStateMachine):
         """Wake the faults that wait in a range."""
         self.attempt(self._uffd(uffd).wake, *where)
 
-    @precondition(lambda self: self.uffds)
+    @precondition(lambda self: len(self._open()) > 1)
     @rule(uffd=SPACES)
     def close(self, uffd: int) -> None:
-        """Close a userfaultfd; its calls fail from then on."""
+        """Close a userfaultfd, where another one stays open."""
         self._uffd(uffd).close()
 
     @precondition(lambda self: self.uffds)
