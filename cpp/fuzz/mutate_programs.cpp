@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 
+#include "ptwalk/fuzz/run.hpp"
 #include "target.hpp"
 
 using namespace ptwalk;
@@ -19,16 +20,22 @@ using Random = std::minstd_rand;
 constexpr u8 SHORT = 16;                ///< pages
 constexpr std::size_t LENGTH_BYTE = 3;  ///< Op::nr
 
-bool by_page(const Operation& row) {
+/// Whether the operation works page by page: by its row, or by what its flags ask for.
+bool by_page(const Op& op) {
+  const Operation& row = operations()[op.op % operations().size()];
+  if (row.run == run_mmap) return field::MMAP_FLAGS(op) & (field::LOCKED | field::POPULATE);
+  if (row.run == run_madvise) {
+    const std::string_view advice = field::ADVICE_NAMES[field::ADVICE(op)];
+    return advice.starts_with("populate") || advice == "guard_install";
+  }
   return std::any_of(row.fields.begin(), row.fields.end(),
                      [](const Field& field) { return field.role == Role::pages; });
 }
 
 void shorten_ranges(std::span<u8> program) {
-  for (std::size_t at = 0; at + LENGTH_BYTE < program.size(); at += OP_BYTES) {
-    u8& length = program[at + LENGTH_BYTE];
-    if (length > SHORT && by_page(operations()[program[at] % operations().size()]))
-      length %= SHORT + 1;
+  for (std::size_t i = 0; i < program.size() / OP_BYTES; ++i) {
+    u8& length = program[i * OP_BYTES + LENGTH_BYTE];
+    if (length > SHORT && by_page(decode(program, i))) length %= SHORT + 1;
   }
 }
 

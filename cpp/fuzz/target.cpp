@@ -14,10 +14,14 @@
 namespace {
 
 using ptwalk::u32;
+using ptwalk::u64;
 using ptwalk::u8;
 
 /// Branches that can be told apart; the rest is taken together.
 constexpr std::size_t NR_COUNTERS = 1024;
+/// Times that a branch was taken are told apart up to here: once, twice, thrice, more often. With
+/// larger counts a fuzzer keeps programs for the length of their ranges, and runs slow ones.
+constexpr u64 MANY = 4;
 
 /// libFuzzer looks at this section after each run and clears it before the next.
 [[gnu::section("__libfuzzer_extra_counters")]] u8 counters[NR_COUNTERS];
@@ -95,7 +99,7 @@ void publish(std::span<const u64> coverage) {
   for (std::size_t i = 0; i < coverage.size(); ++i) {
     if (!coverage[i]) continue;
     u8& counter = map[std::min(i, NR_COUNTERS - 1)];
-    counter = u8(std::min<u64>(counter + coverage[i], 255));
+    counter = u8(std::min(counter + coverage[i], MANY));
   }
 #if defined(__AFL_COMPILER)
   for (std::size_t i = 0; i < NR_COUNTERS; ++i) (*ptwalk_afl_map)[guards[i]] = counters[i];
