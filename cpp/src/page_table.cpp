@@ -57,6 +57,22 @@ WalkEnd PageTable::descend(u64 addr) const {
   }
 }
 
+namespace {
+
+/// The end of what the entry of `addr` and equal ones after it in its table map, cut to `limit`.
+u64 end_of_equals(const u64* entry, Level level, u64 addr, u64 limit) {
+  const u64 size = level_size(level);
+  u64 last = addr | (size - 1);
+  for (u64 left = PTRS_PER_TABLE - 1 - level_index(addr, level); left && last < limit - 1; --left) {
+    if (entry[1] != *entry) break;
+    ++entry;
+    last += size;
+  }
+  return std::min(limit - 1, last) + 1;
+}
+
+}  // namespace
+
 Extent PageTable::extent(u64 addr, u64 limit) const {
   if (is_recent(addr))
     return {recent_pte(addr), PTE_LEVEL, false, std::min(limit - 1, addr | (PMD_SIZE - 1)) + 1};
@@ -64,10 +80,13 @@ Extent PageTable::extent(u64 addr, u64 limit) const {
   for (Level at = levels_;; --at) {
     const u64* entry = &table[level_index(addr, at)];
     const u64 end = std::min(limit - 1, addr | (level_size(at) - 1)) + 1;
-    const bool descends = kind(*entry, at) == EntryKind::table && below(*entry);
-    if (!descends) return {entry, at, true, end};
-    if (uniform_below(*entry) != Uniform::no) return {walk(addr).entry, PTE_LEVEL, true, end};
-    table = below(*entry);
+    const EntryKind what = kind(*entry, at);
+    if (what == EntryKind::none) return {entry, at, true, end_of_equals(entry, at, addr, limit)};
+    const u64* const next = what == EntryKind::table ? below(*entry) : nullptr;
+    if (!next) return {entry, at, true, end};
+    if (uniform_below(*entry) != Uniform::no)
+      return {walk(addr).entry, PTE_LEVEL, true, end_of_equals(entry, at, addr, limit)};
+    table = next;
     if (at == PMD_LEVEL) return {&table[level_index(addr, PTE_LEVEL)], PTE_LEVEL, false, end};
   }
 }

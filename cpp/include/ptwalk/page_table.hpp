@@ -17,8 +17,8 @@ struct WalkEnd {
   Level level = 0;
 };
 
-/// Pages that one walk answers for: those under one PTE table, one shared table of any level, or
-/// one entry above the PTE level.
+/// Pages that one walk answers for: those under one PTE table, one entry above the PTE level, or
+/// equal entries of one table that are none or point to a shared table.
 struct Extent {
   const u64* entry = nullptr;  ///< of the first page asked for, or of all of them
   Level level = 0;             ///< of that entry
