@@ -11,6 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::span<const u8> program(data, size);
   const RunResult result = executor.run(program);
   publish(executor.coverage());
+  (void)executor.restore(0);  // frees what was allocated: libFuzzer looks for no leaks then
   if (!result.violations) return 0;
   std::string finding = "profile " + std::string(executor.profile().name) + " violates";
   for (std::size_t i = 0; i < violation_names().size(); ++i)
