@@ -60,6 +60,7 @@ Fault do_numa_page(FaultContext& vmf) {
 
 Fault handle_pte_fault(FaultContext& vmf) {
   const Profile& p = vmf.profile();
+  vmf.mm.machine->coverage.meet(vmf.request.write ? LeafWalk::store : LeafWalk::load, p, vmf.old);
   if (pte_none(vmf.old)) return vmf.vma.anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
   if (!pte_present(vmf.old)) return do_swap_page(vmf);
   if (pte_protnone(vmf.old) && (vmf.vma.flags & VM_ACCESS_FLAGS)) return do_numa_page(vmf);
@@ -97,7 +98,11 @@ void AddressSpace::anon_vma_prepare(const Vma& vma) {
 
 AddressSpace::Fault AddressSpace::handle_mm_fault(const Vma& vma, const FaultRequest& request) {
   const u64* pte = tables.find(request.addr, PTE_LEVEL);
-  if (!pte && !tables.ensure(request.addr, PMD_LEVEL)) return Fault::oom;
+  if (!pte) {
+    const Level below = std::min(tables.walk(request.addr).level, P4D_LEVEL);
+    cover(Branch(u16(Branch::fault_pgd) + u16(P4D_LEVEL - below)));
+    if (!tables.ensure(request.addr, PMD_LEVEL)) return Fault::oom;
+  }
   FaultContext vmf{*this, vma, request, align_down(request.addr, PAGE_SIZE), pte ? *pte : 0};
   return handle_pte_fault(vmf);
 }
@@ -151,6 +156,7 @@ Error AddressSpace::touch(const FaultRequest& request, AccessResult& result) {
       return finish(Outcome::blocked);
     }
     if (fault == Fault::migrating) return finish(Outcome::blocked);
+    if (fault == Fault::hwpoison) cover(Branch::rule_memory_failure);
     if (fault != Fault::done) return finish(Outcome::signal, signal_of(fault, profile().config));
   }
 }

@@ -17,8 +17,9 @@ u64 read_entry(const FaultContext& vmf, Pfn pfn) {
   const Profile& p = vmf.profile();
   u64 entry = pfn_pte(pfn, vmf.vma.page_prot);
   const Page* page = std::as_const(vmf.mm.machine->pages).find(pfn);
-  if (p.faultaround_dirty && (entry & _PAGE_RW) && page && page->dirty())
-    entry = p.pte_mkdirty(entry);
+  if (!(entry & _PAGE_RW) || !page || !page->dirty()) return entry;
+  vmf.cover(Branch::rule_faultaround_dirty);
+  if (p.faultaround_dirty) entry = p.pte_mkdirty(entry);
   return entry;
 }
 

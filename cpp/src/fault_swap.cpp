@@ -82,6 +82,7 @@ Fault swap_in(FaultContext& vmf) {
   if (armed && p.swapin_arms_first) entry = p.pte_mkuffd_wp(entry);
   bool still_to_write = vmf.request.write;
   if (exclusive) {
+    if (armed || !vmf.request.write) vmf.cover(Branch::rule_swapin_arms_first);
     if (p.anon_exclusive) machine.pages.set_anon_exclusive(pfn, true);
     if (swapin_may_write(vmf, entry)) {
       vmf.cover(Branch::swapin_writable);
@@ -124,6 +125,7 @@ bool can_reuse_anon(Machine& machine, Pfn pfn) {
   if (machine.pages.anon_exclusive(pfn)) return true;
   // v5.12 counts the swap cache as another user; later kernels try to drop it first.
   if (planted(Mutant::reuse_of_shared)) return true;
+  machine.coverage.hit(Branch::rule_anon_exclusive);
   const bool alone = machine.profile.anon_exclusive
                          ? page->mapcount == 1 && machine.free_swap(pfn)
                          : page->mapcount == 1 && !(page->flags & PG_swapcache);

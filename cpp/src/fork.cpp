@@ -70,6 +70,7 @@ struct EntryCopy {
 
   [[nodiscard]] u64 operator()(u64* source) const {
     if (pte_none(*source)) return 0;
+    machine.coverage.meet(LeafWalk::fork, machine.profile, *source);
     if (pte_present(*source)) return present(source);
     return machine.profile.is_marker(*source) ? marker(*source) : swap(source);
   }
@@ -82,6 +83,7 @@ bool AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vm
   for (u64 addr = vma.start; addr < vma.end;) {
     const Extent at = tables.extent(addr, vma.end);
     if (at.level > PTE_LEVEL) {
+      cover_absent(Branch::fork_pgd, at.level);
       if (at.level < tables.levels() && !child.tables.ensure(addr, at.level)) return false;
     } else if (at.uniform) {
       u64 word = *at.entry;
@@ -152,6 +154,7 @@ Result<std::shared_ptr<AddressSpace>> AddressSpace::fork() {
     child->vmas.insert(copied);
     const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
                         (profile().fork_copies_wp_vma && copied.uffd_wp());
+    if (copied.uffd_wp() && !vma.anon_vma) cover(Branch::rule_fork_copies_wp_vma);
     if (!needed || (vma.flags & VM_WIPEONFORK)) {
       cover(Branch::fork_lazy);
       continue;

@@ -104,17 +104,22 @@ void split_anon(const HugeContext& context, u64* pmd, u64 base) {
   const Profile& profile = context.machine.profile;
   const u64 leaf = *pmd;
   const bool migration = is_migration(profile, leaf);
+  if (migration) context.machine.coverage.hit(Branch::rule_split_flushes_migration);
   if (!migration || profile.split_flushes_migration) context.result.pmd_flush.push_back(base);
   u64* ptes = context.tables.deposit_table(pmd);
   if (!ptes) return;  // out of table frames: the walk finds a leaf here and leaves it
   if (migration) return split_migration(profile, leaf, ptes);
   if (is_huge_zero(leaf)) {
+    if (leaf & _PAGE_UFFD_WP) context.machine.coverage.hit(Branch::rule_split_zero_keeps_uffd);
     std::fill_n(ptes, HPAGE_PMD_NR, split_zero_entry(profile, context.vma, leaf));
     return;
   }
   if (profile.pte_dirty(leaf))
     context.result.dirtied += mark_page(context.machine.pages, pmd_pfn(leaf), PG_dirty);
   spread_facts(context.machine.pages, pmd_pfn(leaf));
+  if (profile.pte_dirty(leaf)) context.machine.coverage.hit(Branch::rule_split_copies_dirty);
+  if ((leaf & _PAGE_UFFD_WP) && (leaf & _PAGE_RW))
+    context.machine.coverage.hit(Branch::rule_mkuffd_wp_wrprotects);
   const u64 first = split_entry(profile, context.vma, leaf);
   const u64 step = needs_invert(first) ? 0 - PAGE_SIZE : PAGE_SIZE;
   for (u64 i = 0; i < HPAGE_PMD_NR; ++i) ptes[i] = first + i * step;
@@ -155,6 +160,7 @@ void split_huge_pmd(const HugeContext& context, u64* pmd, u64 addr) {
   context.result.notifier.push_back({NotifierKind::clear, base, base + PMD_SIZE, true});
   if (!is_huge_or_devmap(profile, *pmd) && !is_migration(profile, *pmd)) return;
   ++context.result.thp_split_pmd;
+  context.machine.coverage.meet(LeafWalk::huge_split, profile, *pmd);
   if (context.vma.anonymous()) return split_anon(context, pmd, base);
   const u64 leaf = *pmd;
   context.tables.store(pmd, 0);

@@ -61,6 +61,8 @@ Error dontneed(const Advice& a) {
   const u64 refused = VM_PFNMAP | VM_HUGETLB | (a.advice == MADV_DONTNEED_LOCKED_ ? 0 : VM_LOCKED);
   if (a.vma().flags & refused) return a.fail(Cause::locked_vma);
   send_remove(a);
+  const u64 first_whole = align_up(a.range.start, PMD_SIZE);
+  if (a.range.end >= first_whole + PMD_SIZE) a.mm.cover(Branch::rule_pt_reclaim);
   a.mm.zap_range(a.vma(), a.range.start, a.range.end,
                  {.reclaim_tables = a.mm.profile().config.pt_reclaim});
   return {};
@@ -74,6 +76,7 @@ Error free_lazily(const Advice& a) {
   Machine& machine = *a.mm.machine;
   const Profile& p = machine.profile;
   a.for_each_pte([&](u64, u64* pte) {
+    machine.coverage.meet(LeafWalk::lazyfree, p, *pte);
     if (pte_none(*pte)) return;
     if (!pte_present(*pte)) {
       const u64 bits = p.marker_bits(*pte);
@@ -105,6 +108,7 @@ Error cold_or_pageout(const Advice& a) {
   std::vector<Pfn>& taken = machine.found_pages;
   taken.clear();
   a.for_each_pte([&](u64 addr, u64* pte) {
+    machine.coverage.meet(LeafWalk::age, machine.profile, *pte);
     if (!pte_present(*pte) || (*pte & _PAGE_SPECIAL)) return;
     const Page* page = machine.pages.find(pte_pfn(*pte));
     if (!page || page->mapcount != 1) return;
@@ -112,6 +116,7 @@ Error cold_or_pageout(const Advice& a) {
     const bool taken_now = pageout && (!a.victims || std::find(a.victims->begin(), a.victims->end(),
                                                                addr) != a.victims->end());
     // A page that is on no LRU list yet cannot be isolated; later kernels then leave its A bit too.
+    if (pageout && !taken_now) a.mm.cover(Branch::rule_pageout_checks_lru);
     if (pageout && !taken_now && machine.profile.pageout_checks_lru) return;
     a.mm.cover(taken_now ? Branch::pageout_page : Branch::cold_page);
     *pte &= ~_PAGE_ACCESSED;
@@ -160,6 +165,7 @@ Error guard_remove(const Advice& a) {
   if (a.vma().flags & (VM_SPECIAL | VM_HUGETLB)) return a.fail(Cause::locked_vma);
   const Profile& p = a.mm.profile();
   a.for_each_pte([&](u64, u64* pte) {
+    a.mm.machine->coverage.meet(LeafWalk::guard_remove, p, *pte);
     if (!(p.marker_bits(*pte) & PTE_MARKER_GUARD)) return;
     a.mm.cover(Branch::guard_removed);
     *pte = 0;
@@ -195,6 +201,7 @@ struct Row {
   int advice;
   Behaviour apply;
   bool Profile::* known = nullptr;  ///< the rule that this kernel has it; every kernel does
+  Branch rule{};                    ///< the same rule's
 };
 
 constexpr Row ROWS[] = {
@@ -215,20 +222,22 @@ constexpr Row ROWS[] = {
     {MADV_KEEPONFORK_, change_flags},
     {MADV_COLD_, cold_or_pageout},
     {MADV_PAGEOUT_, cold_or_pageout},
-    {MADV_DONTNEED_LOCKED_, dontneed, &Profile::dontneed_locked},
-    {MADV_GUARD_INSTALL_, guard_install, &Profile::guard_advice},
-    {MADV_GUARD_REMOVE_, guard_remove, &Profile::guard_advice},
+    {MADV_DONTNEED_LOCKED_, dontneed, &Profile::dontneed_locked, Branch::rule_dontneed_locked},
+    {MADV_GUARD_INSTALL_, guard_install, &Profile::guard_advice, Branch::rule_guard_advice},
+    {MADV_GUARD_REMOVE_, guard_remove, &Profile::guard_advice, Branch::rule_guard_advice},
 };
 
 }  // namespace
 
 Error AddressSpace::madvise(u64 start, u64 length, int advice, const std::vector<u64>* victims) {
   const auto fail = [](Cause cause, u64 a = 0, u64 b = 0) { return Error{cause, "madvise", a, b}; };
-  const bool populates = (advice == MADV_POPULATE_READ_ || advice == MADV_POPULATE_WRITE_) &&
-                         profile().populate_advice;
+  const bool asks_to_populate = advice == MADV_POPULATE_READ_ || advice == MADV_POPULATE_WRITE_;
+  if (asks_to_populate) cover(Branch::rule_populate_advice);
+  const bool populates = asks_to_populate && profile().populate_advice;
   const Row* row = nullptr;
   for (const Row& r : ROWS) {
     if (r.advice != advice) continue;
+    if (r.known) cover(r.rule);
     if (!r.known || profile().*r.known) row = &r;
     break;
   }

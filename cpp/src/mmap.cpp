@@ -107,6 +107,7 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
   const UnmapEvents unmapped = fixed ? unmap_range(addr, addr + length) : UnmapEvents{};
   Vma vma{.start = addr, .end = addr + length, .pgoff = addr >> PAGE_SHIFT};
   vma.flags = new_vm_flags(prot, flags, backing, profile().config);
+  cover(Branch::rule_mem_soft_dirty);
   if (!backing && (flags & MAP_SHARED_)) file = machine->create_file(FileKind::shmem, length);
   if (file != NO_FILE) {
     vma.file = file;

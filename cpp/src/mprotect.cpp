@@ -54,6 +54,8 @@ Error AddressSpace::mprotect(u64 start, u64 length, int prot, ProtectResult& acc
       at = piece_end;
       continue;
     }
+    if (!(flags & VM_WRITE) && found->anonymous() && !found->anon_vma)
+      cover(Branch::rule_ro_drops_account);
     flags = account_flag(p, *found, flags);
     const bool becomes_writable =
         (flags & VM_WRITE) && (found->flags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED;
@@ -66,6 +68,8 @@ Error AddressSpace::mprotect(u64 start, u64 length, int prot, ProtectResult& acc
     Vma& vma = vmas.edit(i);
     // The upgrade rule looks at the new flags beside the old protection word.
     vma.page_prot = old_prot;
+    if (vma.flags & VM_WRITE) cover(Branch::rule_manual_write_upgrade);
+    if (vma.uffd_wp()) cover_writenotify(vma);
     const bool upgrade = p.manual_write_upgrade ? vma_wants_manual_pte_write_upgrade(p, vma)
                                                 : vma_wants_writenotify(p, vma, old_prot);
     vma.page_prot = vma_page_prot(p, vma);

@@ -68,11 +68,13 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
   const u64 end = move.from + move.from_length;
   // Whole tables move when both sides may be rounded down to 2 MiB. (try_realign_addr, v6.6 on)
   const u64 offset = from & (PMD_SIZE - 1);
-  if (p.move_realigns && offset && offset == (to & (PMD_SIZE - 1)) &&
-      move.from_length >= PMD_SIZE - offset && can_align_down(vmas, source, from) &&
-      can_align_down(vmas, *vmas.find(to), to)) {
-    from -= offset;
-    to -= offset;
+  if (offset && offset == (to & (PMD_SIZE - 1)) && move.from_length >= PMD_SIZE - offset &&
+      can_align_down(vmas, source, from) && can_align_down(vmas, *vmas.find(to), to)) {
+    cover(Branch::rule_move_realigns);
+    if (p.move_realigns) {
+      from -= offset;
+      to -= offset;
+    }
   }
   // What the pages of a shared table at `addr` become, if they all do.
   const auto moved_uniform = [&](u64 addr, bool clear) {
@@ -112,6 +114,8 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     u64* const entry = tables.writable(from_addr, PTE_LEVEL, nr);
     for (u64 i = 0; i < nr - planted(Mutant::mremap_leaves_one); ++i) {
       if (pte_none(entry[i])) continue;
+      machine->coverage.meet(LeafWalk::mremap, p, entry[i]);
+      if (p.is_marker(entry[i])) cover(Branch::rule_mremap_marks_markers);
       cover(clear_uffd ? Branch::mremap_clears : Branch::mremap_entry);
       target[i] = moved_entry(p, entry[i], clear_uffd);
       entry[i] = 0;
@@ -130,6 +134,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
   const bool clear_uffd =
       p.mremap_clears_uffd && ctx && !follows && !planted(Mutant::mremap_keeps_uffd);
 
+  if (ctx && !follows) cover(Branch::rule_mremap_clears_uffd);
   Vma moved = source;
   moved.start = move.to;
   moved.end = move.to + move.to_length;
@@ -141,6 +146,7 @@ Error AddressSpace::move_vma(const Move& move, std::vector<UnmapEvents>& unmappe
     if (Error e = need_tables_for_page(CALL, move.to)) return e;
     return refuse(Cause::table_alloc_failed, move.to);
   }
+  if (ctx && !follows && source.uffd_wp()) cover_writenotify(source);
   if (ctx && !follows) reset_uffd(p, vmas.edit(vmas.lower(move.to)));
 
   cover(move.keep_source ? Branch::mremap_dontunmap : Branch::mremap_moves);
@@ -200,6 +206,7 @@ Error AddressSpace::move_to(u64 addr, u64 old_length, u64 new_length, u32 flags,
   const Vma* first = vmas.find(addr);
   if (profile().mremap_multi_vma && !first) return refuse(Cause::not_mapped, addr);
   const u64 kept = std::min(old_length, new_length);
+  if (first && pure_move && kept > first->end - addr) cover(Branch::rule_mremap_multi_vma);
   if (!batches && profile().mremap_multi_vma && kept > first->end - addr)
     return refuse(Cause::crosses_vma, addr, kept);
   if (batches && first->uffd != NO_UFFD && first->end < addr + old_length)

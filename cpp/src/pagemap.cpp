@@ -130,6 +130,7 @@ class Scan {
         (void)mm_.uffd_wp_range(vma, addr, stop, true, account);
       return stop;
     }
+    mm_.machine->coverage.meet(LeafWalk::scan, mm_.profile(), *at.entry);
     const u64 categories = vma_categories_ | page_categories(*mm_.machine, *at.entry);
     if (!interesting(categories)) return addr + PAGE_SIZE;
     const u64 stop = output(categories, addr, addr + PAGE_SIZE);
@@ -212,6 +213,7 @@ Result<ScanResult> AddressSpace::pagemap_scan(u64 start, u64 length, const ScanA
   const auto fail = [&](Cause cause, u64 a = 0, u64 b = 0, u64 c = 0) {
     return Result<ScanResult>{{}, {cause, call, a, b, c}};
   };
+  cover(Branch::rule_pagemap_scan);
   if (!profile().pagemap_scan) return fail(Cause::no_pagemap_scan);
   if (args.flags & ~(PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC))
     return fail(Cause::bad_scan, args.flags);

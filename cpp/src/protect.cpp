@@ -70,7 +70,7 @@ class Walk {
         result_(result),
         kernel_(mm.machine->leaf_kernel),
         huge_{*mm.machine, mm.tables, vma, result},
-        leaf_branch_(Coverage::first_of(plan, vma)) {}
+        leaf_row_(Coverage::row_of(plan, vma)) {}
 
   i64 change_range(Range range);
 
@@ -79,6 +79,7 @@ class Walk {
   i64 change_pud_range(u64* table, u64 addr, u64 end);
   i64 change_pmd_range(u64* table, u64 addr, u64 end);
   i64 change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier);
+  void meet_huge(u64 pmd, u64 addr, u64 next);
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
   i64 change_table(u64* pmd, u64* table, u64 addr, u64 next);
   i64 change_ptes(u64* pmd, u64* first, u64 addr, u64 next);
@@ -105,15 +106,18 @@ class Walk {
     const u16 below = u16(std::min(level, P4D_LEVEL));
     huge_.machine.coverage.hit(Branch(u16(first) + u16(P4D_LEVEL) - below), times);
   }
+  void cover(Branch branch) { huge_.machine.coverage.hit(branch); }
   void account(const SpanCounts& counts, u64 tables);
   EntryKind none_or_clear_bad(u64* entry, Level level, u64 addr);
   bool splits(u64 addr, u64 next, Level level) const {
     return next - addr != level_size(level) || plan_.splits_file_pmd;
   }
-  void count_skipped(u64 addr, u64 next) {
+  /// Nothing lies below an entry of `level`.
+  void count_skipped(Level level, u64 addr, u64 next) {
     if (planted(Mutant::skipped_not_counted)) return;
     if (!plan_.counts_none) return;
-    huge_.machine.coverage.hit(Branch::skipped_absent);
+    cover_level(Branch::skipped_pgd, level);
+    cover(Branch::rule_populate);
     result_.none_skipped += (next - addr) >> PAGE_SHIFT;
   }
 
@@ -123,7 +127,7 @@ class Walk {
   ProtectResult& result_;
   const LeafKernel kernel_;
   const HugeContext huge_;
-  const u16 leaf_branch_;  ///< the first of what happens to entries of this request and VMA
+  const u16 leaf_row_;  ///< of what coverage counts spans of this request and VMA by
   std::array<std::optional<SharedStep>, 3> steps_{};
   bool defers_ = false;
   std::vector<LeafJob> jobs_{};
@@ -135,11 +139,13 @@ class Walk {
 bool Walk::prepare(u64* entry, Level level) {
   if (!populates(level) || tables_.kind(*entry, level) != EntryKind::none) return true;
   if (planted(Mutant::populate_missing)) return true;
+  cover(Branch::rule_populate);
   if (tables_.populate(entry, level)) {
     cover_level(Branch::populate_pgd, level);
     ++result_.tables_allocated;
     return true;
   }
+  cover(Branch::rule_populate_enomem);
   if (profile_.populate_enomem) return false;
   result_.warnings.push_back(Warning::table_alloc_failed);
   return true;
@@ -148,8 +154,10 @@ bool Walk::prepare(u64* entry, Level level) {
 /// The entry's kind, after a bad entry was reported and cleared. (pmd_none_or_clear_bad, …)
 EntryKind Walk::none_or_clear_bad(u64* entry, Level level, u64 addr) {
   const EntryKind kind = tables_.kind(*entry, level);
+  if (level >= P4D_LEVEL && kind != EntryKind::none && (*entry & _PAGE_NX))
+    cover(Branch::rule_page_table_isolation);
   if (kind != EntryKind::bad) return kind;
-  huge_.machine.coverage.hit(Branch::bad_cleared);
+  cover(Branch::bad_cleared);
   tables_.store(entry, 0);
   result_.bad_cleared.push_back({level, align_down(addr, level_size(level))});
   return EntryKind::none;
@@ -169,7 +177,7 @@ const SharedStep& Walk::step(Uniform uniform) {
 
 /// Adds the counts of `tables` PTE tables that all had the same.
 void Walk::account(const SpanCounts& counts, u64 tables) {
-  huge_.machine.coverage.hit_span(leaf_branch_, counts);
+  huge_.machine.coverage.hit_span(leaf_row_, counts);
   result_.present += counts.present * tables;
   result_.swap += counts.swap * tables;
   result_.none_to_marker += counts.none_to_marker * tables;
@@ -211,6 +219,8 @@ u64 Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
   }
   start_notifiers(level, range);
   cover_level(Branch::shared_pgd, level, nr);
+  const u64 word = huge_.machine.shared_tables.word(uniform);
+  huge_.machine.coverage.meet_span(plan_, profile_, huge_.vma, {&word, 1}, tables);
   if (planted(Mutant::shared_not_accounted)) return nr;
   account(change.counts, tables);
   pages += i64(change.counts.pages * tables);
@@ -258,7 +268,7 @@ i64 Walk::change_upper_range(u64* table, Level level, u64 addr, u64 end) {
     u64* below = nullptr;
     if (none_or_clear_bad(entry, level, addr) == EntryKind::table) below = tables_.own(entry);
     if (!below) {
-      count_skipped(addr, next);
+      count_skipped(level, addr, next);
       continue;
     }
     pages += level > P4D_LEVEL ? change_upper_range(below, level - 1, addr, next)
@@ -280,6 +290,7 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
       continue;
     }
     if (!prepare(pud, PUD_LEVEL)) return FAILED;
+    if (*pud & _PAGE_PSE) cover(Branch::rule_pud_leaves);
     EntryKind kind = none_or_clear_bad(pud, PUD_LEVEL, addr);
     if (kind != EntryKind::none && profile_.notifier == NotifierLevel::pud)
       notifier.start_once(addr);
@@ -297,7 +308,7 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
       pages += change_pmd_range(below, addr, next);
       if (next - addr == PUD_SIZE) tables_.share_if_uniform(pud);
     } else {
-      count_skipped(addr, next);
+      count_skipped(PUD_LEVEL, addr, next);
     }
   }
   return pages;
@@ -305,6 +316,7 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
 
 i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
   Notifier notifier(result_, end);
+  if (end - addr > PMD_SIZE) cover(Branch::rule_notifier);
   i64 pages = 0;
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, PMD_LEVEL);
@@ -326,30 +338,38 @@ i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
   return pages;
 }
 
+void Walk::meet_huge(u64 pmd, u64 addr, u64 next) {
+  huge_.machine.coverage.meet_huge(plan_, profile_, pmd);
+  const bool whole = next - addr == PMD_SIZE;
+  if (whole && plan_.counts_none && !huge_.vma.anonymous()) cover(Branch::rule_wp_splits_file_pmd);
+}
+
 /// One turn of change_pmd_range().
 i64 Walk::change_pmd(u64* pmd, u64 addr, u64 next, Notifier& notifier) {
   if (!prepare(pmd, PMD_LEVEL)) return FAILED;
   const bool was_bad = tables_.kind(*pmd, PMD_LEVEL) == EntryKind::bad;
   EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);
+  if (was_bad) cover(Branch::rule_pmd_retry);
   if (was_bad && profile_.pmd_retry) {
     if (!prepare(pmd, PMD_LEVEL)) return FAILED;
     kind = tables_.kind(*pmd, PMD_LEVEL);
   }
   if (kind == EntryKind::none) {
-    count_skipped(addr, next);
+    count_skipped(PMD_LEVEL, addr, next);
     return 0;
   }
   if (profile_.notifier == NotifierLevel::pmd) notifier.start_once(addr);
+  if (kind == EntryKind::leaf) meet_huge(*pmd, addr, next);
   if (kind == EntryKind::leaf) run_jobs();  // which may ask for the facts that a split changes
   if (kind == EntryKind::leaf && !splits(addr, next, PMD_LEVEL)) {
-    huge_.machine.coverage.hit(Branch::huge_changed);
+    cover(Branch::huge_changed);
     if (!change_huge_pmd(huge_, plan_, pmd, addr)) return 0;
     ++result_.huge;
     ++result_.numa_huge_pte_updates;  // for every request, NUMA or not
     return HPAGE_PMD_NR;
   }
   if (kind == EntryKind::leaf) {
-    huge_.machine.coverage.hit(Branch::huge_split);
+    cover(Branch::huge_split);
     split_huge_pmd(huge_, pmd, addr);
     // A dropped file mapping needs a table again; patch 11 of the series did not think of it.
     if (plan_.splits_file_pmd && !prepare(pmd, PMD_LEVEL)) return FAILED;
@@ -361,7 +381,7 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
   const EntryKind kind = none_or_clear_bad(pmd, PMD_LEVEL, addr);
   u64* table = kind == EntryKind::table ? tables_.own(pmd) : nullptr;
   if (!table) {
-    if (kind == EntryKind::none) count_skipped(addr, next);
+    if (kind == EntryKind::none) count_skipped(PMD_LEVEL, addr, next);
     return 0;
   }
   return change_table(pmd, table, addr, next);
@@ -378,6 +398,7 @@ i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
   const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
   const std::span ptes(first, ((next - addr) >> PAGE_SHIFT) - u64(short_one));
   LeafJob job{pmd, ptes, addr};
+  huge_.machine.coverage.meet_span(plan_, profile_, huge_.vma, ptes);
   LeafFacts& facts = facts_of(job);
   const bool known = facts.known && job.whole();
   tables_.frames().will_store(ptes.data(), ptes.size());

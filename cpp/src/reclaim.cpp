@@ -62,10 +62,12 @@ void Machine::reclaim_page(Pfn pfn) {
   rmap_walk(*this, pfn, [&](AddressSpace& mm, const Vma& vma, u64, u64* pte) {
     const u64 old = *pte;
     if (!maps(old, pfn)) return;
+    coverage.meet(LeafWalk::unmap, profile, old);
     *pte = 0;
     if (!planted(Mutant::reclaim_forgets_marker)) mm.install_uffd_wp_if_needed(vma, pte, old);
     --page.mapcount;
     if (slot == NO_SLOT) return;
+    if (pages.anon_exclusive(pfn)) coverage.hit(Branch::rule_swp_exclusive);
     *pte = make_swp_pte(0, slot) | carried_bits(profile, old) |
            (profile.swp_exclusive && pages.anon_exclusive(pfn) ? _PAGE_SWP_EXCLUSIVE : 0);
     dup_slot(slot);
@@ -99,6 +101,7 @@ void Machine::migrate_start(Pfn pfn) {
     const u64 old = *pte;
     if (!maps(old, pfn)) return;
     if (profile.pte_dirty(old)) page.flags |= PG_dirty;
+    coverage.meet(LeafWalk::migrate, profile, old);
     coverage.hit(old & _PAGE_RW ? Branch::migrate_write : Branch::migrate_read);
     const int type = profile.swp_type_of(migration_kind(profile, old, pages.anon_exclusive(pfn)));
     *pte = make_swp_pte(unsigned(type), pfn) | carried_bits(profile, old);
@@ -135,6 +138,7 @@ Pfn Machine::migrate_finish(Pfn pfn, u64 serial) {
     if (kind == SwpKind::migration_write) {
       if (vma.flags & VM_WRITE) entry = profile.pte_mkwrite(entry);
     } else if (armed) {
+      coverage.hit(Branch::rule_migration_wrprotects);
       // Before the fix of November 2022 RW stayed on, and the protection was lost.
       entry = profile.migration_wrprotects ? profile.pte_mkuffd_wp(entry) : entry | _PAGE_UFFD_WP;
       if (planted(Mutant::migration_gives_rw) && (vma.flags & VM_WRITE)) entry |= _PAGE_RW;

@@ -41,6 +41,7 @@ struct Slot {
 Error install(const Slot& s, Pfn pfn, bool page_in_cache) {
   const Profile& p = s.mm.profile();
   const bool over_marker = s.vma.shared() || p.copy_private_over_marker;
+  if (p.is_marker(*s.pte) && !s.vma.shared()) s.mm.cover(Branch::rule_copy_private_over_marker);
   if (!pte_none(*s.pte) && !(over_marker && p.is_marker(*s.pte))) return s.exists();
   const bool may_write = s.vma.flags & VM_WRITE;
   s.mm.cover(!pte_none(*s.pte) ? Branch::fill_over_marker
@@ -48,6 +49,7 @@ Error install(const Slot& s, Pfn pfn, bool page_in_cache) {
              : page_in_cache   ? Branch::fill_private_cached
                                : Branch::fill_private);
   if (s.request.wp) s.mm.cover(Branch::fill_wp);
+  if (s.request.wp && !may_write) s.mm.cover(Branch::rule_copy_ignores_wp_readonly);
   u64 entry = pfn_pte(pfn, s.vma.page_prot);
   if (may_write || !p.copy_ignores_wp_readonly || !s.vma.shared()) entry = p.pte_mkdirty(entry);
   if (may_write && !(page_in_cache && !s.vma.shared())) entry = p.pte_mkwrite(entry);
@@ -133,6 +135,7 @@ Error fill_at(AddressSpace& mm, const Vma& vma, u64 addr, const FillRequest& req
       return {Cause::entry_exists, request.call, addr, *pmd};
     return {Cause::table_alloc_failed, request.call, addr};
   }
+  mm.machine->coverage.meet(LeafWalk::fill, mm.profile(), *pte);
   return fill_page({mm, vma, addr, pte, request});
 }
 
@@ -148,6 +151,8 @@ Error check_destination(const AddressSpace& mm, const FillRequest& request, u64 
   if (request.wp && !vma->uffd_wp()) return fail(Cause::wp_not_registered_einval);
   if (vma->kind == VmaKind::hugetlb) return {Cause::huge_fault, request.call, start};
   if (!vma->anonymous() && vma->kind != VmaKind::shmem) return fail(Cause::wrong_backing);
+  if (request.fill == Fill::continue_ && vma->kind == VmaKind::shmem)
+    mm.cover(Branch::rule_minor_shmem);
   const bool continuable = vma->kind == VmaKind::shmem && mm.profile().minor_shmem;
   if (request.fill == Fill::continue_ && !continuable) return fail(Cause::wrong_backing);
   return {};
@@ -160,10 +165,12 @@ Result<i64> mfill(AddressSpace& mm, UffdId id, const FillRequest& request, u64 s
   if (Error e = check_range(mm, request.call, start, length)) return {0, e};
   const u64 end = start + length;
   // The anon_vma comes with the look-up of the destination, before it is judged. (v6.8 on)
-  if (const Vma* found = mm.vmas.find(start);
-      found && !found->shared() && mm.profile().fills_prepare_first)
-    mm.anon_vma_prepare(*found);
-  if (Error e = check_destination(mm, request, start, end)) return {-errno_of(e.cause), e};
+  const Vma* const found = mm.vmas.find(start);
+  const bool unprepared = found && !found->shared() && !found->anon_vma;
+  if (unprepared && mm.profile().fills_prepare_first) mm.anon_vma_prepare(*found);
+  const Error refused = check_destination(mm, request, start, end);
+  if (refused && unprepared) mm.cover(Branch::rule_fills_prepare_first);
+  if (refused) return {-errno_of(refused.cause), refused};
   const Vma& vma = *mm.vmas.find(start);
   if (!vma.shared()) mm.anon_vma_prepare(vma);
   for (u64 addr = start; addr < end; addr += PAGE_SIZE) {
@@ -202,12 +209,14 @@ Result<i64> AddressSpace::uffd_zeropage(UffdId id, u64 start, u64 length, u64 mo
 }
 
 Result<i64> AddressSpace::uffd_continue(UffdId id, u64 start, u64 length, u64 mode) {
+  if (mode & MODE_WP) cover(Branch::rule_uffd_cont_wp);
   const u64 allowed = MODE_DONTWAKE | (profile().uffd_cont_wp ? MODE_WP : 0);
   return fill(*this, id, {Fill::continue_, "UFFDIO_CONTINUE"}, start, length, mode, allowed);
 }
 
 Result<i64> AddressSpace::uffd_poison(UffdId id, u64 start, u64 length, u64 mode) {
   const char* const call = "UFFDIO_POISON";
+  cover(Branch::rule_poison_ioctl);
   if (!profile().poison_ioctl) return {0, {Cause::unknown_ioctl, call}};
   return fill(*this, id, {Fill::poison, call}, start, length, mode, MODE_DONTWAKE);
 }

@@ -67,6 +67,7 @@ Error move_page(const PageMove& m) {
     return {m.holes_allowed ? Cause::table_alloc_failed : Cause::entry_missing, CALL, m.src};
   u64* to = tables.ensure(m.dst, PTE_LEVEL);
   if (!to) return {Cause::table_alloc_failed, CALL, m.dst};
+  m.mm.machine->coverage.meet(LeafWalk::move, p, *from);
   if (!pte_none(*to)) return {Cause::entry_exists, CALL, m.dst, *to};
   if (pte_none(*from)) {
     if (!m.holes_allowed) return {Cause::entry_missing, CALL, m.src};
@@ -89,6 +90,7 @@ Error move_page(const PageMove& m) {
 }  // namespace
 
 Result<i64> AddressSpace::uffd_move(UffdId id, u64 dst, u64 src, u64 length, u64 mode) {
+  cover(Branch::rule_move_ioctl);
   if (!profile().move_ioctl) return {0, {Cause::unknown_ioctl, CALL}};
   if (Error e = check_context(*machine, id, CALL)) return {0, e};
   if (machine->uffds[u64(id)].mmap_changing) return {-EAGAIN, {Cause::mmap_changing, CALL}};

@@ -99,6 +99,9 @@ u64 range_ioctls(const Profile& p, u64 mode, bool any_hugetlb) {
   return ioctls;
 }
 
+/// Features that every modelled kernel has. (UFFD_API_FEATURES, v5.12)
+constexpr u64 OLDEST_FEATURES = 0x3ff;
+
 }  // namespace
 
 Result<UffdId> AddressSpace::userfaultfd(u64 features, bool user_mode_only) {
@@ -107,6 +110,7 @@ Result<UffdId> AddressSpace::userfaultfd(u64 features, bool user_mode_only) {
   ctx.mm = this;
   ctx.user_mode_only = user_mode_only;
   const UffdId id = UffdId(machine->uffds.size()) - 1;
+  if (features & ~OLDEST_FEATURES) cover(Branch::rule_uffd_features);
   if (features & ~p.uffd_features)
     return {id, {Cause::bad_feature, "UFFDIO_API", features, p.uffd_features}};
   if (features & UFFD_FEATURE_WP_ASYNC) features |= UFFD_FEATURE_WP_UNPOPULATED;
@@ -143,6 +147,8 @@ Result<u64> AddressSpace::uffd_register(UffdId id, u64 start, u64 length, u64 mo
   for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end;
        ++i) {
     const Vma& vma = vmas.all()[i];
+    if ((uffd_flags & VM_UFFD_WP) && !vma.anonymous()) cover(Branch::rule_wp_file_backed);
+    if ((uffd_flags & VM_UFFD_MINOR) && vma.kind == VmaKind::shmem) cover(Branch::rule_minor_shmem);
     if (!can_userfault(p, vma, uffd_flags, wp_async))
       return fail(Cause::wrong_backing, vma.start, vma.end, vma.flags);
     if (!(vma.flags & VM_MAYWRITE)) return fail(Cause::no_may_write, vma.start, vma.end, vma.flags);
@@ -180,6 +186,8 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
                                     : Branch::registered);
   vma.flags = (vma.flags & ~VM_UFFD_FLAGS) | uffd_flags;
   vma.uffd = id;
+  if (starts_inside) cover(Branch::rule_register_merges_next);
+  if (wp_changes) cover_writenotify(vma);
   if (wp_changes && vma.shared() && p.writenotify_uffd_wp) vma.page_prot = vma_page_prot(p, vma);
   vmas.merge(i, p, p.register_merges_next || !starts_inside);
 }
@@ -187,6 +195,7 @@ void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
 void AddressSpace::clear_uffd(u64 start, u64 end) {
   const Vma vma = *vmas.find(start);
   ProtectResult account;  // nobody asks for it
+  if (vma.uffd_wp()) cover(Branch::rule_unregister_resolves);
   if (vma.uffd_wp() && profile().unregister_resolves && !planted(Mutant::unregister_keeps_bits))
     (void)uffd_wp_range(vma, start, end, false, account);
   // userfaultfd_unregister() wakes only where faults wait for a missing page.
@@ -205,6 +214,7 @@ Error AddressSpace::uffd_unregister(UffdId id, u64 start, u64 length) {
   for (VmaList::Index i = vmas.lower(start); i < vmas.all().size() && vmas.all()[i].start < end;
        ++i) {
     const Vma& vma = vmas.all()[i];
+    if (vma.uffd != NO_UFFD && vma.uffd != id) cover(Branch::rule_unregister_checks_ctx);
     if (p.unregister_checks_ctx && vma.uffd != NO_UFFD && vma.uffd != id)
       return {Cause::not_registered_einval, call, vma.start, vma.end, vma.flags};
     if (!can_userfault(p, vma, vma.flags & VM_UFFD_FLAGS, wp_async))
@@ -267,6 +277,8 @@ WpRequest wp_request(const Profile& p, const Vma& vma, bool protect) {
 Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool protect,
                                   ProtectResult& account) {
   const WpRequest request = wp_request(profile(), vma, protect);
+  if (!protect && vma.flags & VM_WRITE) cover(Branch::rule_wp_upgrades);
+  if (vma.page_prot != vm_get_page_prot(vma.flags)) cover(Branch::rule_wp_table_word);
   return ptwalk::change_protection(*this, vma, {start, end}, request.newprot, request.cp_flags,
                                    account);
 }
@@ -298,12 +310,14 @@ Error AddressSpace::writeprotect(UffdId id, u64 start, u64 length, u64 mode,
   const bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
   if ((mode & ~3ull) || (protect && dontwake)) return fail(Cause::bad_mode, mode);
   const u64 end = start + length;
+  const Vma* const first = vmas.first_intersecting(start, end);
+  if (first && (first->start > start || first->end < end)) cover(Branch::rule_wp_one_vma);
   if (p.wp_one_vma) {
     const Vma* vma = vmas.find(start);
     if (!vma || vma->end < end) return fail(Cause::one_vma_rule, start, end);
     if (vma->uffd == NO_UFFD)
       return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
-  } else if (!vmas.first_intersecting(start, end)) {
+  } else if (!first) {
     return fail(Cause::no_vma, start, end);
   }
   if (protect)
@@ -311,6 +325,7 @@ Error AddressSpace::writeprotect(UffdId id, u64 start, u64 length, u64 mode,
   for (u64 at = start; at < end;) {
     const Vma* vma = vmas.first_intersecting(at, end);
     if (!vma) break;
+    if (vma->uffd_wp() && !vma->anonymous()) cover(Branch::rule_wp_file_backed);
     if (!vma->uffd_wp() || (!p.wp_file_backed && !vma->anonymous()))
       return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
     if (vma->kind == VmaKind::hugetlb)

@@ -17,6 +17,7 @@ void zap_huge_pmd(AddressSpace& mm, const Vma& vma, u64* pmd, Range part) {
   const HugeContext context{*mm.machine, mm.tables, vma, account};
   if (part.end - part.start < PMD_SIZE) return split_huge_pmd(context, pmd, part.start);
   const u64 old = *pmd;
+  mm.machine->coverage.meet(LeafWalk::huge_zap, mm.profile(), old);
   *pmd = 0;
   if (pmd_present(old) && pmd_pfn(old) != HUGE_ZERO_PFN) mm.machine->unmap_page(pmd_pfn(old));
 }
@@ -30,11 +31,12 @@ bool table_is_empty(const u64* table) {
 void AddressSpace::install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old) {
   const Profile& p = profile();
   if (vma.anonymous() || p.marker_format == MarkerFormat::none) return;
-  if (p.persist_needs_uffd_vma && !vma.uffd_wp()) return;
   const bool armed = pte_present(old) ? old & _PAGE_UFFD_WP
                                       : is_swap_pte(old) &&
                                             ((old & _PAGE_SWP_UFFD_WP) || p.is_uffd_wp_marker(old));
   if (!armed) return;
+  if (!vma.uffd_wp()) cover(Branch::rule_persist_needs_uffd_vma);
+  if (p.persist_needs_uffd_vma && !vma.uffd_wp()) return;
   cover(Branch::zap_leaves_marker);
   *pte = p.make_marker(PTE_MARKER_UFFD_WP);
 }
@@ -53,6 +55,7 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
   const u64 old = *pte;
   const Profile& p = profile();
   if (pte_none(old)) return;
+  machine->coverage.meet(LeafWalk::zap, p, old);
   if (pte_present(old)) {
     const Page* page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
     const bool copies_stay = !details.even_cows && !planted(Mutant::zap_takes_copies);
@@ -108,7 +111,10 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
       zap_huge_pmd(*this, vma, tables.writable(addr, PMD_LEVEL), {addr, next});
     const u64 nr = (next - addr) >> PAGE_SHIFT;
     u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL, nr) : nullptr;
-    if (!table) continue;
+    if (!table) {
+      cover_absent(Branch::zap_pgd, at.level);
+      continue;
+    }
     for (u64* pte = table; pte != table + nr; ++pte)
       if (!pte_none(*pte)) zap_pte(vma, pte, details);
     if (nr < PTRS_PER_TABLE) continue;

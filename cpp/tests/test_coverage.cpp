@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "ptwalk/hybrid.hpp"
 #include "space.hpp"
 
 using namespace ptwalk;
@@ -71,4 +72,60 @@ TEST_CASE("faults tell what they met") {
   CHECK(count_of(s, "userfaultfd_wake: a waiter") == 1);
   s.write(addr);
   CHECK(count_of(s, "do_wp_page: shared mapping, reused") == 1);
+}
+
+TEST_CASE("walks tell what they meet, where an executor asks for it") {
+  Space s("6.18");
+  const u64 addr = s.shmem(4);
+  const UffdId id = s.watch(addr, 4, MODE_WP);
+  s.write(addr);
+  s.protect(id, addr, 2);
+  CHECK(count_of(s, "change_pte_range: wr-protect meets a present entry") == 0);
+  s.machine->coverage.entries = true;
+  s.protect(id, addr, 4);
+  CHECK(count_of(s, "change_pte_range: wr-protect meets an armed entry") == 1);
+  CHECK(count_of(s, "change_pte_range: wr-protect meets a uffd-wp marker") == 1);
+  CHECK(count_of(s, "change_pte_range: wr-protect meets none") == 2);
+  s.read(addr + pages(1));
+  CHECK(count_of(s, "handle_pte_fault: a load meets a uffd-wp marker") == 1);
+  s.mm->reclaim(addr, pages(1));
+  CHECK(count_of(s, "try_to_unmap_one: meets an armed entry") == 1);
+  CHECK(count_of(s, "zap_pte_range: meets a uffd-wp marker") == 0);
+  (void)s.mm->munmap(addr, pages(4));
+  CHECK(count_of(s, "zap_pte_range: meets a uffd-wp marker") == 3);
+  CHECK(s.machine->coverage.impossible() == 0);
+}
+
+TEST_CASE("a huge leaf is met at its level") {
+  Space s("6.18");
+  const u64 addr = s.anon(512);
+  REQUIRE(s.mm->tables.ensure(addr, PMD_LEVEL));
+  *s.mm->tables.writable(addr, PMD_LEVEL) = 0x80000000000000e5 | 0x40000000;
+  s.machine->coverage.entries = true;
+  REQUIRE(s.mm->mprotect(addr, pages(512), 1).ok());
+  CHECK(count_of(s, "change_huge_pmd: mprotect meets a present entry") == 1);
+}
+
+TEST_CASE("absent tables are told by level") {
+  Space s("5.12");
+  const u64 addr = s.anon(512);
+  const UffdId id = s.watch(addr, 512, MODE_WP);
+  s.protect(id, addr, 512);
+  CHECK(count_of(s, "change_p4d_range: a wr-protect passes an absent PUD table by") == 1);
+  s.read(addr);
+  CHECK(count_of(s, "__handle_mm_fault: a missing PUD table") == 1);
+}
+
+TEST_CASE("every rule of a profile decides a branch that names it") {
+  // VMAs merge, and pagemap is read, where no branch is counted; a number that only names a
+  // feature.
+  const std::set<std::string_view> elsewhere{"merge_adopts_anon_vma", "pagemap_uffd_wp",
+                                             "wp_file_feature"};
+  std::string all;
+  for (const std::string& name : Coverage::names()) all += name + "\n";
+  for (const Rule& rule : rules()) {
+    CAPTURE(rule.name);
+    const bool named = all.find("[" + std::string(rule.name) + "]") != std::string::npos;
+    CHECK(named != elsewhere.contains(rule.name));
+  }
 }

@@ -206,6 +206,15 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   // ---- shared by the source files above, not for callers ----
 
   void cover(Branch branch) const { machine->coverage.hit(branch); }
+  /// Counts the first of three branches that differ by the level: pgd, pud, pmd.
+  void cover_absent(Branch first, Level level) const {
+    cover(Branch(u16(first) + u16(P4D_LEVEL - std::min(level, P4D_LEVEL))));
+  }
+  /// Whether a VMA wants write faults is asked, and its registration for wp matters.
+  void cover_writenotify(const Vma& vma) const {
+    constexpr u64 SHARED_WRITABLE = VM_SHARED | VM_WRITE;
+    if ((vma.flags & SHARED_WRITABLE) == SHARED_WRITABLE) cover(Branch::rule_writenotify_uffd_wp);
+  }
 
   // mmap.cpp
   /// An error unless the machine's limit leaves that many table frames: asked before anything

@@ -59,11 +59,13 @@ void Executor::apply_judged(Run& run, const Operation& operation, const Op& op) 
   if (!world_.raw && breaks_invariants(world_)) run.report.violations |= bit(Violation::invariant);
 }
 
-RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
+RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps,
+                        bool counts_entries) {
   if (touched_) starts_.back().state.restore(world_);
   touched_ = true;
   std::fill(coverage_.begin(), of_rules_, 0);
   world_.machine->coverage.clear();
+  world_.machine->coverage.entries = counts_entries;
   Report report;
   report.steps = steps;
   apply(program, report);
@@ -81,11 +83,15 @@ RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps) {
           .ops = u32(nr_ops(program))};
 }
 
-RunResult Executor::run(std::span<const u8> program) { return run(program, nullptr); }
+RunResult Executor::run(std::span<const u8> program) { return run(program, nullptr, true); }
+
+RunResult Executor::run_uncounted(std::span<const u8> program) {
+  return run(program, nullptr, false);
+}
 
 std::vector<Step> Executor::steps(std::span<const u8> program) {
   std::vector<Step> steps;
-  run(program, &steps);
+  run(program, &steps, true);
   return steps;
 }
 
@@ -112,7 +118,7 @@ std::span<const u64> Executor::coverage() {
 
 void Executor::run_batch(std::span<const BatchItem> programs, std::span<RunResult> results) {
   for (std::size_t i = 0; i < programs.size(); ++i) {
-    results[i] = run(programs[i].program, nullptr);
+    results[i] = run(programs[i].program, nullptr, programs[i].coverage != nullptr);
     if (!programs[i].coverage) continue;
     std::ranges::transform(coverage(), programs[i].coverage,
                            [](u64 count) { return u8(std::min<u64>(count, 255)); });

@@ -11,7 +11,7 @@ namespace ptwalk::fuzz {
 u64 run_all(Executor& executor, std::span<const u8> programs, std::size_t width) {
   u64 sum = 0;
   for (; programs.size() >= width; programs = programs.subspan(width))
-    sum += executor.run(programs.first(width)).digest;
+    sum += executor.run_uncounted(programs.first(width)).digest;
   return sum;
 }
 
