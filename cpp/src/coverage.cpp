@@ -104,9 +104,8 @@ constexpr LeafRule LEAF_RULES[] = {
 
 }  // namespace
 
-void Coverage::meet_span(const LeafPlan& plan, const Profile& profile, const Vma& vma,
-                         std::span<const u64> ptes, u64 times) {
-  if (!entries) return;
+void Coverage::look_at(const LeafPlan& plan, const Profile& profile, const Vma& vma,
+                       std::span<const u64> ptes, u64 times) {
   const auto walk = LeafWalk(request_of(plan));
   for (const u64 word : ptes) {
     const EntryClass is = class_of(profile, word);

@@ -2,6 +2,7 @@
 // Models the head of mm/mprotect.c:change_pte_range and the predicates that it calls.
 #include "ptwalk/plan.hpp"
 
+#include "ptwalk/coverage.hpp"
 #include "ptwalk/mutants.hpp"
 #include "ptwalk/userfaultfd.hpp"
 
@@ -146,6 +147,7 @@ LeafPlan compile_plan(const Profile& profile, const Vma& vma, u64 newprot, u32 c
   compile_swap(profile, plan);
   compile_uffd(profile, vma, cp_flags, uffd_features, plan);
   plan.lanes = lane_rules(plan);
+  plan.row = Coverage::row_of(plan, vma);
   return plan;
 }
 

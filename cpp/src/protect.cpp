@@ -60,17 +60,44 @@ struct LeafJob {
 constexpr std::size_t MANY_TABLES = 256;
 constexpr std::size_t TABLES_PER_CHUNK = 64, MOST_JOBS = 1 << 15;
 
-/// One call on one VMA. Each change_*_range returns pages, or sums that went negative by FAILED.
-class Walk {
+/// One request on one VMA, at the entries.
+class Leaves {
  public:
-  Walk(AddressSpace& mm, const Vma& vma, const LeafPlan& plan, ProtectResult& result)
+  Leaves(AddressSpace& mm, const Vma& vma, const LeafPlan& plan, ProtectResult& result)
       : tables_(mm.tables),
         profile_(mm.profile()),
         plan_(plan),
         result_(result),
         kernel_(mm.machine->leaf_kernel),
-        huge_{*mm.machine, mm.tables, vma, result},
-        leaf_row_(Coverage::row_of(plan, vma)) {}
+        huge_{*mm.machine, mm.tables, vma, result} {}
+
+  i64 change_recent(u64* ptes, Range range);
+
+ protected:
+  LeafJob begin(u64* pmd, u64* first, u64 addr, u64 next);
+  i64 change(const LeafJob& job);
+  [[nodiscard]] SpanCounts apply(const LeafJob& job) const;
+  LeafFacts& facts_of(const LeafJob& job) const {
+    FrameArena& frames = tables_.frames();
+    return frames.info(frames.pfn_of(job.ptes.data())).facts;
+  }
+  void finish(const LeafJob& job, const SpanCounts& counts);
+  void cover(Branch branch) { huge_.machine.coverage.hit(branch); }
+  void account(const SpanCounts& counts, u64 tables);
+
+  PageTable& tables_;
+  const Profile& profile_;
+  const LeafPlan& plan_;
+  ProtectResult& result_;
+  const LeafKernel kernel_;
+  const HugeContext huge_;
+};
+
+/// The same from the top of the tables. Each change_*_range returns pages, or sums that went
+/// negative by FAILED.
+class Walk : Leaves {
+ public:
+  using Leaves::Leaves;
 
   i64 change_range(Range range);
 
@@ -82,14 +109,6 @@ class Walk {
   void meet_huge(u64 pmd, u64 addr, u64 next);
   i64 change_pte_range(u64* pmd, u64 addr, u64 next);
   i64 change_table(u64* pmd, u64* table, u64 addr, u64 next);
-  i64 change_ptes(u64* pmd, u64* first, u64 addr, u64 next);
-  i64 change_recent(u64* ptes, Range range);
-  [[nodiscard]] SpanCounts apply(const LeafJob& job) const;
-  LeafFacts& facts_of(const LeafJob& job) const {
-    FrameArena& frames = tables_.frames();
-    return frames.info(frames.pfn_of(job.ptes.data())).facts;
-  }
-  void finish(const LeafJob& job, const SpanCounts& counts);
   void run_jobs();
 
   bool prepare(u64* entry, Level level);
@@ -104,10 +123,8 @@ class Walk {
   /// Counts the first of three branches that differ by the level: pgd, pud, pmd.
   void cover_level(Branch first, Level level, u64 times = 1) {
     const u16 below = u16(std::min(level, P4D_LEVEL));
-    huge_.machine.coverage.hit(Branch(u16(first) + u16(P4D_LEVEL) - below), times);
+    huge_.machine.coverage.hit(Branch(u16(first) + u16(P4D_LEVEL - below)), times);
   }
-  void cover(Branch branch) { huge_.machine.coverage.hit(branch); }
-  void account(const SpanCounts& counts, u64 tables);
   EntryKind none_or_clear_bad(u64* entry, Level level, u64 addr);
   bool splits(u64 addr, u64 next, Level level) const {
     return next - addr != level_size(level) || plan_.splits_file_pmd;
@@ -121,13 +138,6 @@ class Walk {
     result_.none_skipped += (next - addr) >> PAGE_SHIFT;
   }
 
-  PageTable& tables_;
-  const Profile& profile_;
-  const LeafPlan& plan_;
-  ProtectResult& result_;
-  const LeafKernel kernel_;
-  const HugeContext huge_;
-  const u16 leaf_row_;  ///< of what coverage counts spans of this request and VMA by
   std::array<std::optional<SharedStep>, 3> steps_{};
   bool defers_ = false;
   std::vector<LeafJob> jobs_{};
@@ -176,8 +186,8 @@ const SharedStep& Walk::step(Uniform uniform) {
 }
 
 /// Adds the counts of `tables` PTE tables that all had the same.
-void Walk::account(const SpanCounts& counts, u64 tables) {
-  huge_.machine.coverage.hit_span(leaf_row_, counts);
+void Leaves::account(const SpanCounts& counts, u64 tables) {
+  huge_.machine.coverage.hit_span(plan_.row, counts);
   result_.present += counts.present * tables;
   result_.swap += counts.swap * tables;
   result_.none_to_marker += counts.none_to_marker * tables;
@@ -229,13 +239,12 @@ u64 Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
 
 /// The range lies in the PTE table that was stored to last, and is not all of it: nothing is to be
 /// made or found bad on the way there.
-i64 Walk::change_recent(u64* ptes, Range range) {
+i64 Leaves::change_recent(u64* ptes, Range range) {
   Notifier(result_, range.end).start_once(range.start);
-  return change_ptes(nullptr, ptes, range.start, range.end);
+  return change(begin(nullptr, ptes, range.start, range.end));
 }
 
 i64 Walk::change_range(Range range) {
-  if (u64* const ptes = tables_.recent(range)) return change_recent(ptes, range);
   // With 4 levels the PGD is folded: its loop runs once per entry of the top table.
   const u64 chunk = tables_.levels() == 5 ? level_size(6) : level_size(P4D_LEVEL);
   // Where an allocation fails, what was counted before it matters: no thread is ahead then.
@@ -390,35 +399,37 @@ i64 Walk::change_pte_range(u64* pmd, u64 addr, u64 next) {
 /// A part of a private PTE table, or all of it.
 i64 Walk::change_table(u64* pmd, u64* table, u64 addr, u64 next) {
   tables_.remember(addr, table);
-  return change_ptes(pmd, &table[level_index(addr, PTE_LEVEL)], addr, next);
+  const LeafJob job = begin(pmd, &table[level_index(addr, PTE_LEVEL)], addr, next);
+  if (!defers_) return change(job);
+  jobs_.push_back(job);
+  if (jobs_.size() == MOST_JOBS) run_jobs();
+  return 0;
 }
 
-/// The entries themselves. Without their PMD entry it must be that they are not a whole table.
-i64 Walk::change_ptes(u64* pmd, u64* first, u64 addr, u64 next) {
+/// A span that is about to change. Without its PMD entry it must be that it is no whole table.
+LeafJob Leaves::begin(u64* pmd, u64* first, u64 addr, u64 next) {
   const bool short_one = planted(Mutant::pmd_end_left_out) && is_aligned(next, PMD_SIZE);
-  const std::span ptes(first, ((next - addr) >> PAGE_SHIFT) - u64(short_one));
-  LeafJob job{pmd, ptes, addr};
-  huge_.machine.coverage.meet_span(plan_, profile_, huge_.vma, ptes);
+  const LeafJob job{pmd, {first, ((next - addr) >> PAGE_SHIFT) - u64(short_one)}, addr};
+  huge_.machine.coverage.meet_span(plan_, profile_, huge_.vma, job.ptes);
   LeafFacts& facts = facts_of(job);
   const bool known = facts.known && job.whole();
-  tables_.frames().will_store(ptes.data(), ptes.size());
+  tables_.frames().will_store(job.ptes.data(), job.ptes.size());
   facts.known = known;  // the kernel keeps them up
-  if (defers_) {
-    jobs_.push_back(job);
-    if (jobs_.size() == MOST_JOBS) run_jobs();
-    return 0;
-  }
+  return job;
+}
+
+i64 Leaves::change(const LeafJob& job) {
   const SpanCounts counts = apply(job);
   finish(job, counts);
   return counts.pages + (planted(Mutant::present_counted_twice) ? counts.present : 0);
 }
 
-SpanCounts Walk::apply(const LeafJob& job) const {
+SpanCounts Leaves::apply(const LeafJob& job) const {
   return kernel_(plan_, job.ptes, huge_.machine.pages, job.whole() ? &facts_of(job) : nullptr);
 }
 
 /// Puts what the kernel did to a span into the account.
-void Walk::finish(const LeafJob& job, const SpanCounts& counts) {
+void Leaves::finish(const LeafJob& job, const SpanCounts& counts) {
   account(counts, 1);
   if (job.whole() && counts.present == 0) tables_.share_if_uniform(job.pmd);
   if (counts.bad_page_map)
@@ -451,7 +462,9 @@ Error change_protection(AddressSpace& mm, const Vma& vma, Range range, u64 newpr
                         ProtectResult& account) {
   const u64 features = mm.machine->uffd_features(vma.uffd);
   const LeafPlan& plan = mm.machine->plans.get(vma, newprot, cp_flags, features, mm.users);
-  const i64 pages = Walk(mm, vma, plan, account).change_range(range);
+  u64* const recent = mm.tables.recent(range);
+  const i64 pages = recent ? Leaves(mm, vma, plan, account).change_recent(recent, range)
+                           : Walk(mm, vma, plan, account).change_range(range);
   if (pages < 0) return {Cause::table_alloc_failed, "change_protection", range.start, range.end};
   account.pages += u64(pages);
   if (!plan.gathers_flush && pages > 0) account.gather_flush(range.start, range.end);

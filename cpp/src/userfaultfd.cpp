@@ -278,7 +278,8 @@ Error AddressSpace::uffd_wp_range(const Vma& vma, u64 start, u64 end, bool prote
                                   ProtectResult& account) {
   const WpRequest request = wp_request(profile(), vma, protect);
   if (!protect && vma.flags & VM_WRITE) cover(Branch::rule_wp_upgrades);
-  if (vma.page_prot != vm_get_page_prot(vma.flags)) cover(Branch::rule_wp_table_word);
+  if (vma.shared() && vma.page_prot != vm_get_page_prot(vma.flags))
+    cover(Branch::rule_wp_table_word);
   return ptwalk::change_protection(*this, vma, {start, end}, request.newprot, request.cp_flags,
                                    account);
 }

@@ -78,7 +78,7 @@ class Coverage {
   bool entries = false;
 
   void hit(Branch branch, u64 times = 1) { counts_[std::size_t(branch)] += times; }
-  /// The row of the spans of a request on a VMA.
+  /// The row of the spans of a request on a VMA: LeafPlan::row.
   [[nodiscard]] static u16 row_of(const LeafPlan& plan, const Vma& vma);
   void hit_span(u16 row, const SpanCounts& counts);
   /// A walk met a leaf, or what is in place of one, `times` over.
@@ -88,7 +88,9 @@ class Coverage {
   }
   /// A span of entries that a plan is about to be applied to.
   void meet_span(const LeafPlan& plan, const Profile& profile, const Vma& vma,
-                 std::span<const u64> ptes, u64 times = 1);
+                 std::span<const u64> ptes, u64 times = 1) {
+    if (entries) look_at(plan, profile, vma, ptes, times);
+  }
   /// A huge leaf that it is about to be applied to.
   void meet_huge(const LeafPlan& plan, const Profile& profile, u64 pmd);
   void clear() { counts_.fill(0); }
@@ -100,6 +102,9 @@ class Coverage {
   [[nodiscard]] static std::span<const std::string> names();
 
  private:
+  void look_at(const LeafPlan& plan, const Profile& profile, const Vma& vma,
+               std::span<const u64> ptes, u64 times);
+
   std::array<u64, SIZE + 1> counts_{};
 };
 

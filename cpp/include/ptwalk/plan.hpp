@@ -92,6 +92,7 @@ struct LeafPlan {
   bool gathers_flush = false;  ///< entries decide the flush; otherwise the count does
 
   LaneRules lanes{};  ///< the same for several entries at once
+  u16 row = 0;        ///< of what coverage counts spans of entries by
 
   bool operator==(const LeafPlan&) const = default;
 };

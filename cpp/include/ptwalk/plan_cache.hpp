@@ -33,6 +33,7 @@ class PlanCache {
   const Profile& profile_;
   static constexpr unsigned SLOTS_SHIFT = 6;
   std::array<Slot, 1 << SLOTS_SHIFT> slots_{};
+  u64 last_ = 0;  ///< the slot that was used last
 };
 
 }  // namespace ptwalk

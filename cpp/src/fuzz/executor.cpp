@@ -59,13 +59,14 @@ void Executor::apply_judged(Run& run, const Operation& operation, const Op& op) 
   if (!world_.raw && breaks_invariants(world_)) run.report.violations |= bit(Violation::invariant);
 }
 
-RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps,
-                        bool counts_entries) {
+RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps, bool counted) {
   if (touched_) starts_.back().state.restore(world_);
   touched_ = true;
-  std::fill(coverage_.begin(), of_rules_, 0);
-  world_.machine->coverage.clear();
-  world_.machine->coverage.entries = counts_entries;
+  world_.machine->coverage.entries = counted;
+  if (counted) {
+    std::fill(coverage_.begin(), of_rules_, 0);
+    world_.machine->coverage.clear();
+  }
   Report report;
   report.steps = steps;
   apply(program, report);

@@ -38,7 +38,7 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   RunResult run(std::span<const u8> program);
-  /// The same, but coverage() will tell nothing of entries: faster.
+  /// The same, faster, but what coverage() tells then is worth nothing.
   RunResult run_uncounted(std::span<const u8> program);
   void run_batch(std::span<const BatchItem> programs, std::span<RunResult> results);
   /// One by one with texts; the last one's state stays until the next run.
@@ -59,7 +59,7 @@ class Executor {
   [[nodiscard]] const Profile& profile() const { return profile_; }
 
  private:
-  RunResult run(std::span<const u8> program, std::vector<Step>* steps, bool counts_entries);
+  RunResult run(std::span<const u8> program, std::vector<Step>* steps, bool counted);
   void apply(std::span<const u8> program, Report& report);
   /// One operation, and what judges see before and after it.
   void apply_judged(Run& run, const Operation& operation, const Op& op);
