@@ -27,9 +27,9 @@ constexpr std::array<const char*, MAPPINGS> MAPPING_NAMES{"anonymous", "private 
 constexpr std::array<const char*, OUTCOMES> OUTCOME_NAMES{
     "present", "swap entry changed", "none to marker", "marker to none", "none skipped", "flush"};
 
-/// A row of REQUEST_NAMES.
+/// A row of REQUEST_NAMES; a raw request may ask for two things.
 std::size_t request_of(const LeafPlan& plan) {
-  return plan.numa.active ? 3 : plan.swp_set ? 1 : plan.swp_clear ? 2 : 0;
+  return plan.swp_set ? 1 : plan.swp_clear ? 2 : plan.numa.active ? 3 : 0;
 }
 
 /// An entry that a plan is about to be applied to.

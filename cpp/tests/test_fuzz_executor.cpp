@@ -138,3 +138,20 @@ TEST_CASE("programs run on five levels too, and user space sees the same") {
     }
   }
 }
+
+TEST_CASE("branches leave out only what cannot be") {
+  std::mt19937_64 random(7);
+  for (const Profile& profile : profiles()) {
+    for (const Setup& setup : setups()) {
+      Executor ex = executor(profile.name, setup.name);
+      u64 impossible = 0;
+      for (int i = 0; i < 40; ++i) {
+        ex.run(random_program(random, 24));
+        impossible += ex.impossible();
+      }
+      CAPTURE(profile.name);
+      CAPTURE(setup.name);
+      CHECK(impossible == 0);
+    }
+  }
+}

@@ -242,30 +242,30 @@ enum class Branch : u16 {
 };
 
 /// X(name, what is done, what it can meet): the walks that meet leaves.
-#define PTWALK_WALKS(X)                                          \
-  X(mprotect, "change_pte_range: mprotect meets ", ANY)          \
-  X(wr_protect, "change_pte_range: wr-protect meets ", ANY)      \
-  X(resolve, "change_pte_range: resolve meets ", ANY)            \
-  X(numa_hint, "change_pte_range: NUMA hint meets ", ANY)        \
-  X(load, "handle_pte_fault: a load meets ", ANY)                \
-  X(store, "handle_pte_fault: a store meets ", ANY)              \
-  X(zap, "zap_pte_range: meets ", MAPPED)                        \
-  X(fork, "copy_pte_range: meets ", MAPPED)                      \
-  X(mremap, "move_ptes: meets ", MAPPED)                         \
-  X(unmap, "try_to_unmap_one: meets ", PAGES)                    \
-  X(migrate, "try_to_migrate_one: meets ", PAGES)                \
-  X(fill, "mfill_atomic_install_pte: meets ", ANY)               \
-  X(move, "move_pages_pte: meets ", ANY)                         \
-  X(lazyfree, "madvise_free_pte_range: meets ", ANY)             \
-  X(age, "madvise_cold_or_pageout_pte_range: meets ", ANY)       \
-  X(guard_remove, "guard_remove_pte_entry: meets ", ANY)         \
-  X(scan, "pagemap_scan_pmd_entry: meets ", ANY)                 \
-  X(huge_mprotect, "change_huge_pmd: mprotect meets ", HUGE)     \
-  X(huge_wr_protect, "change_huge_pmd: wr-protect meets ", HUGE) \
-  X(huge_resolve, "change_huge_pmd: resolve meets ", HUGE)       \
-  X(huge_numa_hint, "change_huge_pmd: NUMA hint meets ", HUGE)   \
-  X(huge_zap, "zap_huge_pmd: meets ", HUGE)                      \
-  X(huge_split, "__split_huge_pmd: meets ", HUGE)
+#define PTWALK_WALKS(X)                                            \
+  X(mprotect, "change_pte_range: mprotect meets ", ANY)            \
+  X(wr_protect, "change_pte_range: wr-protect meets ", ANY)        \
+  X(resolve, "change_pte_range: resolve meets ", ANY)              \
+  X(numa_hint, "change_pte_range: NUMA hint meets ", ANY)          \
+  X(load, "handle_pte_fault: a load meets ", ANY)                  \
+  X(store, "handle_pte_fault: a store meets ", ANY)                \
+  X(zap, "zap_pte_range: meets ", MAPPED)                          \
+  X(fork, "copy_pte_range: meets ", MAPPED)                        \
+  X(mremap, "move_ptes: meets ", MAPPED)                           \
+  X(unmap, "try_to_unmap_one: meets ", PAGES)                      \
+  X(migrate, "try_to_migrate_one: meets ", PAGES)                  \
+  X(fill, "mfill_atomic_install_pte: meets ", ANY)                 \
+  X(move, "move_pages_pte: meets ", ANY)                           \
+  X(lazyfree, "madvise_free_pte_range: meets ", ANY)               \
+  X(age, "madvise_cold_or_pageout_pte_range: meets ", ANY)         \
+  X(guard_remove, "guard_remove_pte_entry: meets ", ANY)           \
+  X(scan, "pagemap_scan_pmd_entry: meets ", ANY)                   \
+  X(huge_mprotect, "change_huge_pmd: mprotect meets ", MAPPED)     \
+  X(huge_wr_protect, "change_huge_pmd: wr-protect meets ", MAPPED) \
+  X(huge_resolve, "change_huge_pmd: resolve meets ", MAPPED)       \
+  X(huge_numa_hint, "change_huge_pmd: NUMA hint meets ", MAPPED)   \
+  X(huge_zap, "zap_huge_pmd: meets ", MAPPED)                      \
+  X(huge_split, "__split_huge_pmd: meets ", MAPPED)
 
 /// Those of huge leaves come in the order of those of small ones.
 enum class LeafWalk : u8 {

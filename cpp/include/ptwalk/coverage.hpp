@@ -27,10 +27,9 @@ inline constexpr std::size_t WALKS = std::size_t(LeafWalk::count);
 
 using Mask = u16;
 consteval Mask bit(EntryClass c) { return Mask(1 << unsigned(c)); }
-inline constexpr Mask ANY = (1 << ENTRY_CLASSES) - 1, MAPPED = ANY & ~bit(EntryClass::none),
-                      PAGES = bit(EntryClass::present) | bit(EntryClass::armed) |
-                              bit(EntryClass::protnone),
-                      HUGE = PAGES | bit(EntryClass::migration) | bit(EntryClass::armed_migration);
+inline constexpr Mask ANY = (1 << ENTRY_CLASSES) - 1, MAPPED = ANY & ~bit(EntryClass::none);
+inline constexpr Mask PAGES =
+    bit(EntryClass::present) | bit(EntryClass::armed) | bit(EntryClass::protnone);
 inline constexpr std::array<Mask, WALKS> CLASSES{
 #define PTWALK_WALK_CLASSES(name, text, classes) classes,
     PTWALK_WALKS(PTWALK_WALK_CLASSES)

@@ -12,6 +12,42 @@ bool breaks_invariants(const World& world) {
                      [](const auto& mm) { return !mm->validate().empty(); });
 }
 
+constexpr std::size_t ENDINGS = 3;
+constexpr const char* ENDED_NAMES[ENDINGS] = {"done", "refused", "nothing to act on"};
+
+template <std::size_t N>
+bool is_one_of(const Operation& row, void (*const (&all)[N])(Run&, const Op&)) {
+  return std::find(std::begin(all), std::end(all), row.run) != std::end(all);
+}
+
+/// Whether there is any state in which the operation ends so.
+bool can_end(const Operation& row, Ended how) {
+  if (how == Ended::refused)
+    return !is_one_of(row, {run_exit, run_reclaim, run_migrate_start, run_migrate_finish, run_numa,
+                            run_uffd_close, run_file_write, run_file_read, run_file_truncate,
+                            run_file_punch_hole, run_fail_table_alloc});
+  if (how == Ended::nothing)
+    return row.raw || is_one_of(row, {run_fork, run_exit, run_migrate_finish}) ||
+           std::any_of(row.fields.begin(), row.fields.end(), [](const Field& field) {
+             return field.name == field::UFFD.name || field.name == field::OF_FILE.name;
+           });
+  return true;
+}
+
+/// Where each operation's ending is counted; what cannot be, beyond all branches.
+using Places = std::array<std::array<std::size_t, ENDINGS>, NR_OPERATIONS>;
+const Places& ended_places() {
+  static const Places all = [] {
+    Places places;
+    std::size_t next = 0;
+    for (std::size_t row = 0; row < places.size(); ++row)
+      for (std::size_t how = 0; how < ENDINGS; ++how)
+        places[row][how] = can_end(operations()[row], Ended(how)) ? next++ : branches().size();
+    return places;
+  }();
+  return all;
+}
+
 }  // namespace
 
 Executor::Executor(const Profile& profile, std::span<const u8> setup, const Options& options)
@@ -20,8 +56,9 @@ Executor::Executor(const Profile& profile, std::span<const u8> setup, const Opti
       options_(options),
       words_(raw_words(profile)),
       world_(profile, options.levels),
-      coverage_(branches().size()),
-      of_rules_(coverage_.end() - std::ptrdiff_t(Coverage::SIZE)) {
+      ended_places_(ended_places()),
+      coverage_(branches().size() + 1),
+      of_rules_(coverage_.end() - std::ptrdiff_t(Coverage::SIZE + 1)) {
   world_.machine->leaf_kernel = options_.kernel->apply;
   world_.machine->threads = 1;
   Report report;
@@ -47,7 +84,7 @@ void Executor::apply(std::span<const u8> program, Report& report) {
       apply_judged(run, operation, op);
     else
       operation.run(run, op);
-    ++coverage_[3 * row + std::size_t(report.ended)];
+    ++coverage_[ended_places_[row][std::size_t(report.ended)]];
   }
 }
 
@@ -65,6 +102,7 @@ RunResult Executor::run(std::span<const u8> program, std::vector<Step>* steps, b
   world_.machine->coverage.entries = counted;
   if (counted) {
     std::fill(coverage_.begin(), of_rules_, 0);
+    coverage_.back() = 0;
     world_.machine->coverage.clear();
   }
   Report report;
@@ -114,7 +152,7 @@ bool Executor::restore(u64 checkpoint) {
 
 std::span<const u64> Executor::coverage() {
   std::ranges::copy(world_.machine->coverage.counts(), of_rules_);
-  return coverage_;
+  return std::span(coverage_).first(coverage_.size() - 1);
 }
 
 void Executor::run_batch(std::span<const BatchItem> programs, std::span<RunResult> results) {
@@ -130,8 +168,9 @@ std::span<const std::string> branches() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> all;
     for (const Operation& operation : operations())
-      for (const char* how : {"done", "refused", "nothing to act on"})
-        all.push_back("operation/" + std::string(operation.name) + ": " + how);
+      for (std::size_t how = 0; how < ENDINGS; ++how)
+        if (can_end(operation, Ended(how)))
+          all.push_back("operation/" + std::string(operation.name) + ": " + ENDED_NAMES[how]);
     all.insert(all.end(), Coverage::names().begin(), Coverage::names().end());
     return all;
   }();

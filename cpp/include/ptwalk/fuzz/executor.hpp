@@ -56,6 +56,10 @@ class Executor {
   [[nodiscard]] u64 entries_hash() const { return fuzz::entries_hash(*world_.machine); }
   /// How often the last run took each branch.
   [[nodiscard]] std::span<const u64> coverage();
+  /// How often it did what branches() leaves out as impossible: never.
+  [[nodiscard]] u64 impossible() const {
+    return coverage_.back() + world_.machine->coverage.impossible();
+  }
   [[nodiscard]] const Profile& profile() const { return profile_; }
 
  private:
@@ -77,7 +81,9 @@ class Executor {
       starts_;            ///< what the setup made, and the checkpoints; runs start from the last
   u64 checkpoints_ = 0;   ///< so many were made
   bool touched_ = false;  ///< the state is no longer that
-  std::vector<u64> coverage_;
+  /// By row of operations() and Ended, where coverage_ counts it.
+  const std::array<std::array<std::size_t, 3>, NR_OPERATIONS>& ended_places_;
+  std::vector<u64> coverage_;                  ///< of branches(), and last of what cannot be
   const std::vector<u64>::iterator of_rules_;  ///< where the branches of the rules begin
 };
 
