@@ -154,7 +154,7 @@ def test_the_files_of_a_finding(tmp_path: Path) -> None:
 
 
 def test_no_c_program_for_what_no_process_can_do() -> None:
-    for text in ("reclaim {} 4K", "fork", "numa {} 4K", "set_pte {} none -", "munmap {} 1G"):
+    for text in ("reclaim {} 4K", "migrate_start {} 4K", "numa {} 4K", "set_pte {} none -"):
         program = fuzz.from_text(text.format(PAGE))
         assert c_program_of(Finding("against", "kind", "title", program, V2, SETUP)) is None
 
@@ -162,7 +162,17 @@ def test_no_c_program_for_what_no_process_can_do() -> None:
 def compiled(tmp_path: Path, source: bytes) -> Path:
     path, program = tmp_path / "show.c", tmp_path / "show"
     path.write_bytes(source)
-    command = ["cc", "-Wall", "-Wextra", "-Werror", "-O1", "-o", str(program), str(path)]
+    command = [
+        "cc",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-O1",
+        "-pthread",
+        "-o",
+        str(program),
+        str(path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return program
@@ -196,6 +206,15 @@ def test_every_operation_that_c_has_compiles_and_runs(tmp_path: Path) -> None:
     unregister {PAGE} 64K
     mremap {PAGE} 64K 0x00007f0000030000 64K maymove|fixed
     access {PAGE} read 0
+    mmap 0x00007f0000040000 64K r-- shared readonly 0
+    mmap 0x00007f0000050000 64K rw- shared regular 0
+    file_read 0 4K 1
+    pagemap_scan 0x00007f0000010000 64K present - - - 0
+    fork
+    access 0x00007f0000010000 write 0 mm=1
+    userfaultfd - - mm=1
+    register 0x00007f0000010000 64K wp uffd=1
+    exit mm=1
     munmap {PAGE} 64K
     close
     """
@@ -206,10 +225,11 @@ def test_every_operation_that_c_has_compiles_and_runs(tmp_path: Path) -> None:
     if done.returncode == 77:
         pytest.skip(done.stdout)
     assert done.returncode == 0
-    lines = [line.strip() for line in text.strip().splitlines() if "userfaultfd" not in line]
+    lines = [line.strip() for line in text.strip().splitlines()]
     steps = [line for line in lines for _ in range(1 + ("access_many" in line))]
-    for line, told in zip(steps, done.stdout.splitlines(), strict=False):
-        assert told.startswith(line)
+    told = [line for line in done.stdout.splitlines() if not line.startswith((" ", "0x", "pro"))]
+    for line, said in zip(steps, told, strict=True):
+        assert said.startswith(line)
 
 
 @pytest.mark.parametrize("judge", ["invariants", "kernels", "model"])
@@ -222,17 +242,17 @@ def test_no_c_program_for_bugs_of_ptwalk_itself(judge: str) -> None:
 
 # Each ends as the executor says, with what a userfaultfd is told of as SIGBUS.
 SHOWN = (
-    f"mmap {PAGE} 256K rw- shared shmem 0\naccess 0x00007f0000030000 write 0",
-    f"""
+    ("empty", f"mmap {PAGE} 256K rw- shared shmem 0\naccess 0x00007f0000030000 write 0"),
+    ("empty", f"""
     mmap {PAGE} 64K rw- shared shmem 0
     mmap 0x00007f0000010000 64K rw- shared shmem 0
     file_truncate 0 0
     access_many 0x00007f0000010000 8K read
     access {PAGE} read 0
-    """,
-    f"mmap {PAGE} 64K rw- - anon 0\nmmap {PAGE} 4K rw- fixed_noreplace anon 0",
-    f"kernel_access {PAGE} read\nkernel_access {PAGE} write\naccess {PAGE} read 0",
-    f"""
+    """),
+    ("empty", f"mmap {PAGE} 64K rw- - anon 0\nmmap {PAGE} 4K rw- fixed_noreplace anon 0"),
+    ("empty", f"kernel_access {PAGE} read\nkernel_access {PAGE} write\naccess {PAGE} read 0"),
+    ("empty", f"""
     mmap {PAGE} 64K rw- - anon 0
     userfaultfd - -
     register {PAGE} 64K missing|wp
@@ -244,8 +264,55 @@ SHOWN = (
     populate {PAGE} 64K write
     access {PAGE} write 0
     madvise {PAGE} 4K unknown
+    """),
+    (  # processes: copies on write, userfaultfds of their own
+        "anon-16",
+        f"""
+    access_many {PAGE} 16K write_every_other
+    writeprotect {PAGE} 64K wp
+    fork
+    access {PAGE} write 0 mm=1
+    access {PAGE} write 0
+    mmap 0x00007f0000010000 16K rw- shared shmem 0 mm=1
+    fork mm=1
+    userfaultfd - - mm=2
+    register 0x00007f0000010000 16K wp uffd=1
+    writeprotect 0x00007f0000010000 16K wp uffd=1
+    access 0x00007f0000010000 write 0 mm=1
+    access 0x00007f0000010000 write 0 mm=2
+    exit
+    file_truncate 0 0
+    access 0x00007f0000010000 read 0
+    exit mm=1
+    access {PAGE} read 0
     """,
-)
+    ),
+    *(
+        ("shmem-16", f"writeprotect {PAGE} 8K wp\naccess_many {PAGE} 20K {pattern}")
+        for pattern in (
+            "read", "write", "read_write", "write_read", "read_backwards", "write_backwards",
+            "write_every_other", "write_twice",
+        )
+    ),
+    ("large", "access_many 0x00007f00001f0000 128K write\nwriteprotect 0x00007f0000000000 1G wp"),
+    (
+        "two-uffds",
+        f"access {PAGE} write 0\nwriteprotect {PAGE} 64K wp\naccess {PAGE} write 0\nclose uffd=1",
+    ),
+    (
+        "empty",
+        f"""
+    mmap {PAGE} 64K r-- shared readonly 0
+    mmap 0x00007f0000010000 64K rw- shared regular 0
+    mprotect {PAGE} 64K rw-
+    access {PAGE} write 0
+    file_read 1 16K 0
+    access_many 0x00007f0000010000 64K write_read
+    madvise {PAGE} 128K hugepage
+    madvise {PAGE} 128K dontdump
+    """,
+    ),
+)  # fmt: skip
 
 
 def outcome(told: str) -> str:
@@ -258,21 +325,25 @@ def outcome(told: str) -> str:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
 @pytest.mark.skipif(reason() is not None, reason=str(reason()))
-@pytest.mark.parametrize("text", SHOWN)
-def test_c_programs_end_as_the_executor_says(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("setup", "text"), SHOWN)
+def test_c_programs_end_as_the_executor_says(tmp_path: Path, setup: str, text: str) -> None:
     program = fuzz.from_text(text)
-    source = c_program_of(Finding("against", "kind", "title", program, NEW, "empty"))
+    source = c_program_of(Finding("against", "kind", "title", program, NEW, setup))
     assert source is not None
     done = subprocess.run([compiled(tmp_path, source)], capture_output=True, text=True, check=True)
-    got = [line[64:].strip() for line in done.stdout.splitlines() if not line.startswith("0x")]
     want: list[str] = []
-    for step in fuzz.Executor(NEW, "empty").steps(program):
+    for step in fuzz.Executor(NEW, "empty").steps(fuzz.SETUPS[setup] + program):
         name, told = step.text.split()[0], step.visible
         if name == "kernel_access" and "signal" in told:
             told = "EFAULT"
-        if name != "userfaultfd":
-            want += map(outcome, told.split("; ") if name == "access_many" else [told])
-    assert got == want
+        want += map(outcome, told.split("; ") if name == "access_many" else [told])
+    assert what_it_said(done.stdout) == want
+
+
+def what_it_said(told: str) -> list[str]:
+    """Return how the steps of a C program ended."""
+    rest = " ", "0x", "process "
+    return [line[64:].strip() for line in told.splitlines() if not line.startswith(rest)]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
@@ -294,6 +365,6 @@ def test_a_c_program_shows_what_the_running_kernel_does(tmp_path: Path) -> None:
     program = compiled(tmp_path, source)
     done = subprocess.run([program], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    # The setup's two calls and the program's five; the last write is not lost on 6.18.
-    assert [line[64:].strip() for line in lines[:7]] == ["done"] * 6 + ["SIGBUS"]
-    assert lines[7] == "0x0000100000000000 present file uffd-wp exclusive"
+    # The setup's three calls and the program's five; the last write is not lost on 6.18.
+    assert [line[64:].strip() for line in lines[:8]] == ["done"] * 7 + ["SIGBUS"]
+    assert lines[8] == "0x0000100000000000 present file uffd-wp exclusive"

@@ -1,192 +1,133 @@
 """A finding as a stand-alone C program that shows it on the running kernel.
 
-It needs no privilege: the userfaultfd handles user-mode faults only, and has SIGBUS, so that a
-store which would be reported ends in a signal that the program catches.
+What every program needs is in c_program.c; the rest is a statement for each operation. It needs no
+privilege: the userfaultfd handles user-mode faults only, and has SIGBUS, so that a store which
+would be reported ends in a signal that the program catches. Where the program reads messages,
+accesses wait instead, each in a thread.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ..pagemap import PAGE_SIZE
 from .executor import SETUPS
 from .findings import Finding
-from .translate import Operation, translate
+from .translate import RANGES, SIGBUS, Step, Translation, translate
 
 _HEAD = """\
 /*
  * {title}.
  *
- * Made by ptwalk fuzz. Build and run: cc -Wall -o show show.c && ./show
+ * Made by ptwalk fuzz. Build and run: cc -Wall -pthread -o show show.c && ./show
+ * What was seen:
 {sides}
- * An access that a userfaultfd is told of ends in SIGBUS here (UFFD_FEATURE_SIGBUS), or in an
- * error of the system call that makes it.
+{accesses}
  */
 """
+_SIGBUS = """\
+ * An access that a userfaultfd is told of ends in SIGBUS here (UFFD_FEATURE_SIGBUS), or in an
+ * error of the system call that makes it."""
+_WAITS = """\
+ * An access that a userfaultfd is told of waits in a thread of its own. As soon as it is woken the
+ * kernel tries it again; ptwalk does so at the next access to the page."""
 
-_BODY = r"""#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define PAGE 4096ul
-#define USER_MODE_ONLY 1
-#define UFFDIO_API_ 0xc018aa3ful
-#define UNUSED __attribute__((unused)) /* a program needs some of what follows */
-
-static int uffd, pagemap, zero, pipes[2], file[128];
-static char *source; /* what UFFDIO_COPY copies */
-static sigjmp_buf out;
-
-static void caught(int signo) { siglongjmp(out, signo); }
-
-/* Some calls try again for ever, such as a guard install that meets a marker. */
-static void late(int signo) {
-  static const char text[] = "the next call does not end\n";
-  _exit(signo == SIGALRM && write(STDOUT_FILENO, text, sizeof text - 1) < 0);
+# Statements by operation: {step} is its text, {uffd} its userfaultfd, numbers are arguments.
+_RANGE, _FILL = "{0:#x}, {1:#x}", "{0:#x}, {1:#x}, {2:#x}"
+_CALLS = {
+    "munmap": "munmap((void *){0:#x}, {1:#x})",
+    "mprotect": "mprotect((void *){0:#x}, {1:#x}, {2})",
+    "madvise": "madvise((void *){0:#x}, {1:#x}, {2})",
+    "mlock": "mlock((void *){0:#x}, {1:#x})",
+    "munlock": "munlock((void *){0:#x}, {1:#x})",
+    "mremap": "(long)mremap((void *){0:#x}, {1:#x}, {2:#x}, {3}, (void *){4:#x})",
+    "write": "pwrite(file[{0}], source, {2:#x}, {1:#x})",
+    "read_file": "pread(file[{0}], source, {2:#x}, {1:#x})",
+    "truncate": "ftruncate(file[{0}], {1:#x})",
+    "punch_hole": "fallocate(file[{0}], 3, {1:#x}, {2:#x})",
 }
-
-static void need(int works, const char *what) {
-  if (works) return;
-  printf("cannot run here: %s: %s\n", what, strerror(errno));
-  exit(77);
-}
-
-/* Prints a step and how it ended; what a call returned is of no interest. */
-UNUSED static void show(const char *step, long result) {
-  printf("%-64s %s\n", step, result == -1 ? strerror(errno) : "done");
-}
-
-/* Loads or stores one byte, and says which signal ended it. */
-UNUSED static void touch(const char *step, uintptr_t at, int write) {
-  volatile char *p = (volatile char *)at;
-  int signo = sigsetjmp(out, 1);
-  if (!signo) {
-    if (write)
-      *p = 1;
-    else
-      (void)*p;
-  }
-  printf("%-64s %s\n", step, !signo ? "done" : signo == SIGBUS ? "SIGBUS" : "SIGSEGV");
-}
-
-UNUSED static void call(const char *step, unsigned long request, const uint64_t *words, int nr) {
-  uint64_t arg[6] = {0};
-  memcpy(arg, words, sizeof *words * nr);
-  show(step, ioctl(uffd, request, arg));
-}
-#define IOCTL(step, request, ...)                              \
-  do {                                                         \
-    const uint64_t words[] = {__VA_ARGS__};                    \
-    call(step, request, words, sizeof words / sizeof *words);  \
-  } while (0)
-
-/* The kernel loads or stores one byte. */
-UNUSED static void touch_by_kernel(const char *step, uintptr_t at, int write_it) {
-  show(step, write_it ? read(zero, (void *)at, 1) : write(pipes[1], (void *)at, 1));
-}
-
-UNUSED static void close_uffd(const char *step) {
-  if (uffd >= 0) close(uffd);
-  uffd = -1; /* files made later do not take its number */
-  show(step, 0);
-}
-
-UNUSED static void make_file(int which, uint64_t size) {
-  file[which] = memfd_create("show", MFD_CLOEXEC);
-  need(file[which] >= 0 && !ftruncate(file[which], size), "memfd");
-}
-
-static void start(uint64_t features) {
-  struct sigaction action = {.sa_handler = caught, .sa_flags = SA_NODEFER};
-  struct sigaction end = {.sa_handler = late};
-  uint64_t api[3] = {0xaa, features, 0};
-  setvbuf(stdout, NULL, _IONBF, 0);
-  sigaction(SIGBUS, &action, NULL);
-  sigaction(SIGSEGV, &action, NULL);
-  sigaction(SIGALRM, &end, NULL);
-  alarm(2);
-  uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY);
-  need(uffd >= 0, "userfaultfd");
-  need(!ioctl(uffd, UFFDIO_API_, api), "UFFDIO_API");
-  pagemap = open("/proc/self/pagemap", O_RDONLY);
-  need(pagemap >= 0, "/proc/self/pagemap");
-  source = mmap(NULL, 1024 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  need(source != MAP_FAILED, "mmap");
-  zero = open("/dev/zero", O_RDONLY);
-  need(zero >= 0 && !pipe(pipes), "/dev/zero and a pipe");
-}
-
-/* Prints what pagemap says of the pages that it says anything of. */
-UNUSED static void print_pagemap(uintptr_t at, int pages) {
-  for (int i = 0; i < pages; ++i) {
-    uint64_t word = 0;
-    uintptr_t page = at + i * PAGE;
-    if (pread(pagemap, &word, sizeof word, page / PAGE * sizeof word) != sizeof word || !word)
-      continue;
-    printf("0x%016lx%s%s%s%s%s\n", (unsigned long)page, word >> 63 & 1 ? " present" : "",
-           word >> 62 & 1 ? " swap" : "", word >> 61 & 1 ? " file" : "",
-           word >> 57 & 1 ? " uffd-wp" : "", word >> 56 & 1 ? " exclusive" : "");
-  }
-}
-"""
-
 _IOCTLS = {
-    "register": 0xC020AA00,
-    "unregister": 0x8010AA01,
-    "wake": 0x8010AA02,
-    "writeprotect": 0xC018AA06,
-    "copy": 0xC028AA03,
-    "zeropage": 0xC020AA04,
-    "continue_": 0xC020AA07,
-    "poison": 0xC020AA08,
-    "move": 0xC028AA05,
+    "register": (0xC020AA00, _FILL),
+    "unregister": (0x8010AA01, _RANGE),
+    "wake": (0x8010AA02, _RANGE),
+    "writeprotect": (0xC018AA06, _FILL),
+    "copy": (0xC028AA03, "{0:#x}, (uintptr_t)source, {1:#x}, {2:#x}"),
+    "zeropage": (0xC020AA04, _FILL),
+    "continue_": (0xC020AA07, _FILL),
+    "poison": (0xC020AA08, _FILL),
+    "move": (0xC028AA05, "{0:#x}, {1:#x}, {2:#x}, {3:#x}"),
 }
+_STATEMENTS = {
+    "make_file": "{make}({0}, {2:#x})",
+    "mmap": "show({step}, (long)mmap((void *){0:#x}, {1:#x}, {2}, {3:#x}, {fd}, {5:#x}))",
+    "access_many": "TOUCH_MANY({step}, {0:#x}, {1}, {pattern})",
+    "userfaultfd": "open_uffd({step}, {uffd}, {features:#x}, {flags})",
+    "scan": "scan({step}, {0:#x}, {1:#x}, {2:#x}, {3:#x}, {4:#x}, {5:#x}, {6})",
+    "access": "touch({step}, {0:#x}, {1:d}, 0)",
+    "kernel_access": "touch({step}, {0:#x}, {1:d}, 1)",
+    "close": "close_uffd({step}, {uffd})",
+    "read": "read_messages({step}, {uffd})",
+    "fork": "fork_process({step}, {0})",
+    "exit": "exit_process({step})",
+    **{name: f"show({{step}}, {call})" for name, call in _CALLS.items()},
+    **{
+        name: f"IOCTL({{step}}, {{uffd}}, {request:#x}, {words})"
+        for name, (request, words) in _IOCTLS.items()
+    },
+}
+# Page and kind of the i-th access, as `pattern_access` has them.
+_PATTERNS = (
+    "i, 0", "i, 1", "i, i % 2 == 1", "i, i % 2 == 0", "n - 1 - i, 0", "n - 1 - i, 1",
+    "i * 2 % n, 1", "i / 2, 1",
+)  # fmt: skip
+_MAKERS = {"shmem": "make_file", "regular": "make_regular_file", "readonly": "make_readonly_file"}
 
 
-def _line(text: str, operation: Operation) -> str:  # noqa: PLR0911 -- one for each call
-    """Return the C statement of an operation; an empty one where there is none."""
-    name, *args = operation
-    step = f'"{text}"'
-    if name == "access":
-        return f"touch({step}, {args[0]:#x}, {int(args[1])});"
-    if name == "kernel_access":
-        return f"touch_by_kernel({step}, {args[0]:#x}, {int(args[1])});"
-    if name == "close":
-        return f"close_uffd({step});"
-    if name == "file":
-        return f"make_file({args[0]}, {args[1]:#x});"
-    if name == "mmap":
-        at, length, prot, flags, file, offset = args
-        fd = -1 if file is None else f"file[{file}]"
-        call = f"mmap((void *){at:#x}, {length:#x}, {prot}, {flags:#x}, {fd}, {offset:#x})"
-        return f"show({step}, (long){call});"
-    if name in ("munmap", "mprotect", "madvise", "mlock", "munlock"):
-        more = "".join(f", {arg}" for arg in args[2:])
-        return f"show({step}, {name}((void *){args[0]:#x}, {args[1]:#x}{more}));"
-    if name == "mremap":
-        at, length, new, flags, to = args
-        call = f"mremap((void *){at:#x}, {length:#x}, {new:#x}, {flags}, (void *){to:#x})"
-        return f"show({step}, (long){call});"
-    if name in _IOCTLS:
-        words = [f"{arg:#x}" for arg in args]
-        if name == "copy":
-            words.insert(1, "(uintptr_t)source")
-        return f"IOCTL({step}, {_IOCTLS[name]:#x}, {', '.join(words)});"
-    if name == "write":
-        which, offset, length = args
-        return f"show({step}, pwrite(file[{which}], source, {length:#x}, {offset:#x}));"
-    if name == "truncate":
-        return f"show({step}, ftruncate(file[{args[0]}], {args[1]:#x}));"
-    if name == "punch_hole":
-        return f"show({step}, fallocate(file[{args[0]}], 3, {args[1]:#x}, {args[2]:#x}));"
-    return ""
+def _statement(made: Translation, step: Step) -> str:
+    """Return the C statement of an operation."""
+    name, *args = step.operation
+    words: dict[str, object] = {"step": f'"{step.text}"', "uffd": step.uffd}
+    match name:
+        case "make_file":
+            words["make"] = _MAKERS[args[1]]
+        case "mmap":
+            words["fd"] = "-1" if args[4] is None else f"mapped[{args[4]}]"
+        case "access_many":
+            words["pattern"] = _PATTERNS[args[2]]
+        case "userfaultfd":
+            words |= {
+                "features": args[0] if made.reads else args[0] | SIGBUS,
+                "flags": "USER_MODE_ONLY" if args[1] or not made.reads else "0",
+            }
+        case "scan":
+            *args, (inverted, mask, anyof, _), (max_pages, _) = args
+            args += [inverted, mask, anyof, max_pages]
+    return _STATEMENTS[name].format(*args, **words)
+
+
+def _reaches(steps: list[Step], start: int, end: int) -> bool:
+    """Say whether anything may be mapped between two addresses."""
+    mapped = [(op[1], op[2]) for op in (s.operation for s in steps) if op[0] == "mmap"]
+    mapped += [(op[5], op[3]) for op in (s.operation for s in steps) if op[0] == "mremap"]
+    return any(at < end and at + length > start for at, length in mapped)
+
+
+def _main(made: Translation) -> list[str]:
+    """Return the statements of main()."""
+    files = [step for step in made.steps if step.operation[0] == "make_file"]
+    lines = [_statement(made, step) for step in files]
+    lines.append(f"start({made.processes}, {made.reads:d})")
+    acts = [(step.process, _statement(made, step)) for step in made.steps[len(files) :]]
+    reached = [
+        (at, pages) for at, pages in RANGES if _reaches(made.steps, at, at + pages * PAGE_SIZE)
+    ]
+    for process in made.spaces:
+        if made.processes > 1:
+            acts.append((process, f'puts("process {process}")'))
+        acts += [(process, f"print_pagemap({at:#x}, {pages})") for at, pages in reached]
+    if made.processes == 1:
+        return lines + [statement for _, statement in acts]
+    return lines + [f"IN({process}, {statement})" for process, statement in acts]
 
 
 def c_program_of(finding: Finding) -> bytes | None:
@@ -200,13 +141,13 @@ def c_program_of(finding: Finding) -> bytes | None:
     """
     if finding.judge not in ("against", "running-kernel"):
         return None
-    both = translate(SETUPS[finding.setup] + finding.program)
-    lines = [_line(*each) for each in zip(both.texts, both.operations, strict=True)]
-    if not both.whole or not all(lines):
+    made = translate(SETUPS[finding.setup] + finding.program)
+    if not made.whole:
         return None
     sides = "\n".join(f" *   {state}".replace("*/", "* /") for state in finding.states)
-    head = _HEAD.format(title=finding.title, sides=f" * What was seen:\n{sides}")
-    pages = sorted({(op[1], min(op[2] // 4096, 64)) for op in both.operations if op[0] == "mmap"})
-    shown = [f"print_pagemap({at:#x}, {nr});" for at, nr in pages]
-    body = "\n".join(f"  {line}" for line in [f"start({both.features:#x});", *lines, *shown])
-    return f"{head}\n{_BODY}\nint main(void) {{\n{body}\n  return 0;\n}}\n".encode()
+    head = _HEAD.format(
+        title=finding.title, sides=sides, accesses=_WAITS if made.reads else _SIGBUS
+    )
+    common = Path(__file__).with_name("c_program.c").read_text()
+    body = "\n".join(f"  {line};" for line in _main(made))
+    return f"{head}\n{common}\nint main(void) {{\n{body}\n  return 0;\n}}\n".encode()

@@ -20,9 +20,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..address_space import AddressSpace
-from ..errors import KernelError
-from ..files import ShmemFile
 from ..pagemap import PAGE_SIZE, PM_SOFT_DIRTY, Pagemap
 from ..running_kernel import KernelSpace, available
 from .corpus import Mask
@@ -30,13 +27,26 @@ from .executor import SETUPS
 from .findings import Finding
 from .judges import Ranks
 from .mutate import Programs
-from .program_kernel import FILE_PAGES
+from .program_model import Modelled, Ranges
+from .statements import pattern_access
 from .task import Batch
-from .translate import FIRST, LAST, RANGES, Operation, Translation, translate
+from .translate import (
+    FIRST,
+    LAST,
+    MADV_DONTDUMP,
+    MADV_RANDOM,
+    MADV_SEQUENTIAL,
+    RANGES,
+    SIGBUS,
+    WP_ASYNC,
+    WP_UNPOPULATED,
+    Operation,
+    Step,
+    translate,
+)
 
 RELEASE = "6.18.44"  # what the profile 6.18 models, stable fixes included
 ANSWER = "errno", "value", "VMAs", "pagemap", "VmPTE"
-Ranges = list[tuple[int, int]]
 
 
 @cache
@@ -82,85 +92,6 @@ class Running:
         return answer
 
 
-class Modelled:
-    """ptwalk's side, with answers of the same form.
-
-    Parameters
-    ----------
-    features : int
-        UFFD_FEATURE_ bits of the userfaultfd.
-    ranges : list of (int, int)
-        Start address and pages of what is looked at.
-    profile : str
-        Which kernel.
-    """
-
-    def __init__(self, features: int, ranges: Ranges, profile: str = "6.18") -> None:
-        self.mm = AddressSpace(profile)
-        self.uffd = self.mm.userfaultfd(features, user_mode_only=True)
-        self._ranges = ranges
-        self._files: dict[str, ShmemFile] = {}
-
-    def _file(self, name: str, size: int = FILE_PAGES * PAGE_SIZE) -> ShmemFile:
-        if name not in self._files:
-            self._files[name] = ShmemFile(size, machine=self.mm.machine)
-        return self._files[name]
-
-    def _perform(self, name: str, *args: Any) -> Any:
-        mm, uffd = self.mm, self.uffd
-        match name, args:
-            case "mmap", (start, length, prot, flags, file, offset):
-                backing = None if file is None else self._file(file)
-                return mm.mmap(start, length, prot, flags, backing, offset).start
-            case "mremap", _:
-                return mm.mremap(*args).start
-            case (("access" | "kernel_access"), (address, write)):
-                mm.kernel_access(address, write=write)
-            case "scan", (start, length, flags, masks, limits):
-                names = "inverted", "mask", "anyof", "returned", "max_pages", "vec_len"
-                words = dict(zip(names, [*masks, *limits], strict=True))
-                found = mm.pagemap_scan(start, length, flags=flags, **words)
-                return [[[int(word) for word in row] for row in found.ranges], found.walk_end]
-            case "file", (file, size):
-                self._file(file, size)
-            case (("truncate" | "write" | "punch_hole"), (file, *rest)):
-                getattr(self._file(file), name)(*rest)
-            case "register", _:
-                return uffd.register(*args)
-            case (("unregister" | "wake" | "close"), _):
-                getattr(uffd, name)(*args)
-            case (("writeprotect" | "copy" | "zeropage" | "continue_" | "poison" | "move"), _):
-                done = getattr(uffd, name)(*args[:-1], mode=args[-1])
-                return None if name == "writeprotect" else done
-            case _:
-                getattr(mm, name)(*args)
-        return None
-
-    def ask(self, name: str, *args: Any) -> list[Any]:
-        """Do one operation; return errno, value and what the ranges look like then."""
-        failed, value = 0, None
-        try:
-            value = self._perform(name, *args)
-        except KernelError as error:
-            failed = error.errno or 0
-            if name in ("copy", "zeropage", "continue_", "poison", "move"):
-                value = 0 if error.done is None else error.done  # the ioctl's word as it was
-        return [failed, value, *self.state()]
-
-    def state(self) -> list[Any]:
-        """Return VMAs, upper bits of pagemap and KiB of page tables."""
-        vmas = [
-            [vma.start, vma.end, vma.permissions, vma.offset, int(vma.vm_flags)]
-            for vma in self.mm.vmas
-        ]
-        words = [
-            int(word) >> 55
-            for start, pages in self._ranges
-            for word in self.mm.pagemap(start, pages * PAGE_SIZE)
-        ]
-        return [vmas, words, 4 * self.mm.stats.tables_modelled]
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Where two sides differ: after which operation, in what, and how it is on each."""
@@ -175,11 +106,7 @@ class Difference:
 
 
 def first_difference(
-    running: Running,
-    operations: Iterable[Operation],
-    features: int,
-    ranges: Ranges,
-    profile: str = "6.18",
+    running: Running, steps: Iterable[Step], ranges: Ranges, profile: str = "6.18"
 ) -> Difference | None:
     """Do operations on both sides until they differ.
 
@@ -187,10 +114,8 @@ def first_difference(
     ----------
     running : Running
         The other side; what it did before is forgotten.
-    operations : iterable of tuple
-        Name and arguments each.
-    features : int
-        UFFD_FEATURE_ bits for both userfaultfds, SIGBUS among them.
+    steps : iterable of Step
+        The operations; userfaultfds have SIGBUS.
     ranges : list of (int, int)
         Start address and pages of what is looked at.
     profile : str
@@ -199,17 +124,24 @@ def first_difference(
     Returns
     -------
     Difference or None
-        None also where the two cannot be compared any more: the kernel picks addresses at random.
+        None also where the two cannot be compared any more: the kernel picks addresses at random,
+        there is no disk for a regular file, or process 0, which asks the others, would exit.
     """
-    *_, tables = running.ask("start", features, ranges)
-    modelled = Modelled(features, ranges, profile)
+    *_, tables = running.ask("start", ranges)
+    modelled = Modelled(ranges, profile)
     own_tables = modelled.state()[-1]
-    for i, operation in enumerate(operations):
-        got = modelled.ask(*operation)
+    for i, step in enumerate(steps):
+        name, *_ = step.operation
+        words = step.process, step.uffd, *_asked(step.operation)
+        if name == "exit" and step.process == 0:
+            return None
+        got = modelled.ask(*words)
         if got[0] == errno.EINTR:  # a guard install that the kernel would try for ever
             return None
-        want = running.ask(*operation)
-        moved = operation[0] in ("mmap", "mremap")
+        want = running.ask(*words)
+        if name == "make_file" and want[0]:
+            return None
+        moved = name in ("mmap", "mremap")
         if moved and _outside(want[1], ranges) and _outside(got[1], ranges):
             return None
         want[-1], tables = want[-1] - tables, want[-1]
@@ -217,8 +149,27 @@ def first_difference(
         for what, a, b in zip(ANSWER, want, got, strict=True):
             if a != b:
                 return Difference(i, what, a, b)
-    wrong = modelled.mm.validate()
+    wrong = [text for mm in modelled.spaces.values() for text in mm.validate()]
     return Difference(i, "invariants", [], wrong) if wrong else None
+
+
+def _asked(operation: Operation) -> Operation:
+    """Return an operation as both sides take it."""
+    match operation:
+        case "access_many", start, nr, pattern:
+            accesses = (pattern_access(pattern, i, nr) for i in range(nr))
+            return "access_many", [(start + page * PAGE_SIZE, write) for page, write in accesses]
+        case "userfaultfd", features, _:
+            return "userfaultfd", features & (WP_UNPOPULATED | WP_ASYNC) | SIGBUS
+    return operation
+
+
+def _is_asked(operation: Operation) -> bool:
+    """Say whether both sides do an operation alike: it must not sleep."""
+    name, *args = operation
+    # ptwalk has no VM_RAND_READ, VM_SEQ_READ and VM_DONTDUMP, which split VMAs.
+    splits = (MADV_RANDOM, MADV_SEQUENTIAL, MADV_DONTDUMP)
+    return name != "read" and not (name == "madvise" and args[2] in splits)
 
 
 def _outside(start: int | None, ranges: Ranges) -> bool:
@@ -264,12 +215,13 @@ class RunningKernel:
         if self._running is None:
             self._running = Running().__enter__()
             atexit.register(self._running.__exit__)
-        both = translate(SETUPS[self._setup] + program)
+        made = translate(SETUPS[self._setup] + program)
+        both = [step for step in made.steps if _is_asked(step.operation)]
         # The other side's own heap may take a page table; not twice at the same place.
         found = self._ask(both) and self._ask(both)
         if not found:
             return None
-        name = both.operations[found.operation][0]
+        name = both[found.operation].operation[0]
         return Finding(
             judge=self.name,
             kind=f"{found.what} differs",
@@ -282,11 +234,9 @@ class RunningKernel:
             states=(f"running  {found.running}", f"ptwalk   {found.modelled}"),
         )
 
-    def _ask(self, both: Translation) -> Difference | None:
+    def _ask(self, both: list[Step]) -> Difference | None:
         assert self._running
-        return first_difference(
-            self._running, both.operations, both.features, RANGES, self._profile
-        )
+        return first_difference(self._running, both, RANGES, self._profile)
 
     def look(self, program: bytes, known: frozenset[str]) -> Finding | None:
         """Judge it; nothing known hides anything."""

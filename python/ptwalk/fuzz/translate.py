@@ -11,30 +11,57 @@ from typing import Any
 
 from ..pagemap import PAGE_SIZE
 from .calls import WINDOWS
-from .program import MAX_LENGTH, PLACES, decode, members, operation_of
-from .statements import Values, pattern_access, values_of, words_of
+from .program import LENGTHS, MAX_LENGTH, PLACES, decode, members, operation_of
+from .statements import MOST_SPACES, Values, values_of, words_of
 from .text import op_text
 
 SIGBUS, WP_UNPOPULATED, WP_ASYNC = 1 << 7, 1 << 13, 1 << 15
+MADV_RANDOM, MADV_SEQUENTIAL, MADV_DONTDUMP = 1, 2, 16
+SCANNED = MAX_LENGTH // PAGE_SIZE  # ranges that a scan can find at most
 Operation = tuple[Any, ...]
 
-_LONGEST = 8 << 20  # bytes; the kernel's memory is real
-_MOST_ACCESSES = 16  # of access_many, which are made one by one
 FIRST = 0x1000_0000_0000  # where programs lie in the running process
 _OFFSET = FIRST - PLACES[0]
 RANGES = [(start + _OFFSET, length // PAGE_SIZE) for start, length in WINDOWS]
-LAST = FIRST + PLACES[-1] - PLACES[0] + PAGE_SIZE + _LONGEST  # nothing of a program ends beyond
+# Nothing of a program ends beyond.
+LAST = FIRST + PLACES[-1] - PLACES[0] + PAGE_SIZE + max(LENGTHS) + MAX_LENGTH
 _EVENTS = 0b1001110  # UFFD_FEATURE_EVENT_ bits: a call would sleep until somebody reads
-_AS_THEY_ARE = 4  # of the field api
+_FEATURE_MOVE = 1 << 16
+_MOVE, _USER_MODE_ONLY, _AS_THEY_ARE = 1, 2, 4  # of the field api
 _FIXED, _ANONYMOUS = 0x10, 0x20
 _MAP = {"locked": 0x2000, "populate": 0x8000, "noreserve": 0x4000, "fixed_noreplace": 0x100000}
+_FILES = ("shmem", "regular", "readonly")
 _ADVICES = {
-    "normal": 0, "willneed": 3, "dontneed": 4, "free": 8, "remove": 9, "dontfork": 10,
-    "dofork": 11, "nohugepage": 15, "wipeonfork": 18, "keeponfork": 19, "cold": 20,
-    "populate_read": 22, "populate_write": 23, "dontneed_locked": 24, "guard_install": 102,
-    "guard_remove": 103, "unknown": 99,
+    "normal": 0, "random": MADV_RANDOM, "sequential": MADV_SEQUENTIAL, "willneed": 3,
+    "dontneed": 4, "free": 8, "remove": 9, "dontfork": 10, "dofork": 11, "hugepage": 14,
+    "nohugepage": 15, "dontdump": MADV_DONTDUMP, "dodump": 17, "wipeonfork": 18, "keeponfork": 19,
+    "cold": 20, "populate_read": 22, "populate_write": 23, "dontneed_locked": 24,
+    "guard_install": 102, "guard_remove": 103, "unknown": 99,
 }  # fmt: skip
 _BY_PAGE = ("populate_read", "populate_write", "guard_install")
+_READAHEAD = ("normal", "random", "sequential", "willneed")  # acts on what files have cached
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation, and who does it.
+
+    Attributes
+    ----------
+    operation : tuple
+        Name and arguments.
+    text : str
+        The operation as `to_text` writes it; nothing for what the program needs beforehand.
+    process : int
+        The process that does it, in the order of their making.
+    uffd : int
+        The userfaultfd that it acts on or makes.
+    """
+
+    operation: Operation
+    text: str = ""
+    process: int = 0
+    uffd: int = 0
 
 
 @dataclass(slots=True)
@@ -43,63 +70,61 @@ class Translation:
 
     Attributes
     ----------
-    features : int
-        UFFD_FEATURE_ bits of the one userfaultfd.
-    operations : list of tuple
-        Name and arguments each.
-    texts : list of str
-        The operations as `to_text` writes them.
+    steps : list of Step
+        The operations; the files come first, so that all processes have them.
     whole : bool
-        Nothing was left out, cut short or taken for something else.
+        Nothing was left out or taken for something else.
+    reads : bool
+        It reads messages, so that an access to be told of must wait, and not end in SIGBUS.
     files : list of str
-        Their names, in the order of the executor's; that of shared anonymous memory has none.
-    uffds : int
-        How many the program makes.
+        Their kinds, in the order of the executor's; that of shared anonymous memory has none.
+    owners : list of int
+        Of each userfaultfd the process that made it.
+    spaces : list of int
+        The living processes in the order of the executor's address spaces.
+    processes : int
+        How many there were.
+    locks : bool
+        Mappings may be locked.
     """
 
-    features: int = SIGBUS
-    operations: list[Operation] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     whole: bool = True
+    reads: bool = False
     files: list[str] = field(default_factory=list)
-    uffds: int = 0
-
-    def add(self, operation: Operation, text: str) -> None:
-        """Add an operation."""
-        self.operations.append(operation)
-        self.texts.append(text)
+    owners: list[int] = field(default_factory=list)
+    spaces: list[int] = field(default_factory=lambda: [0])
+    processes: int = 1
+    locks: bool = False
 
     def file(self, number: int) -> str:
         """Return the name of the file that an operation means, or nothing."""
         # Whether shared anonymous memory was mapped, and so has a file, is not known here.
         self.whole &= all(self.files)
-        return self.files[number % len(self.files)] if self.files else ""
+        return str(number % len(self.files)) if self.files else ""
 
-    def new_file(self, size: int) -> str:
+    def new_file(self, kind: str, size: int) -> str:
         """Make a file, which is no operation of the program; return its name."""
         name = str(len(self.files))
-        self.files.append(name)
-        self.add(("file", name, size), "")
+        self.files.append(kind)
+        made = sum(step.operation[0] == "make_file" for step in self.steps)
+        self.steps.insert(made, Step(("make_file", name, kind, size)))
         return name
 
-    def userfaultfd(self, values: Values) -> None:
-        """Take note of a userfaultfd; both sides have one from the start, which tells no events."""
-        self.uffds += 1
-        given = values["features"]
-        self.whole &= self.uffds == 1 and not (given & _EVENTS or values["api"] & _AS_THEY_ARE)
-        self.features |= given & (WP_UNPOPULATED | WP_ASYNC)
-
-    def check(self, values: Values) -> None:
-        """Give up being whole for an ioctl without userfaultfd, and for ranges that are cut."""
-        self.whole &= "uffd" not in values or self.uffds > 0
-        length = values.get("length", 0)
-        # ptwalk cuts how far locked mappings grow; which ones are locked is not known here.
-        longest = min(length + MAX_LENGTH, _LONGEST)
-        self.whole &= length <= _LONGEST and values.get("new_length", 0) <= longest
+    def actor(self, values: Values) -> tuple[int, int] | None:
+        """Return process and userfaultfd of an operation, None where there is none to act on."""
+        process = self.spaces[values.get("mm", 0) % len(self.spaces)]
+        if "uffd" not in values:
+            return process, 0
+        if not self.owners:
+            return None
+        uffd = values["uffd"] % len(self.owners)
+        process = self.owners[uffd]
+        return (process, uffd) if process in self.spaces else None
 
 
 def _range(values: Values) -> tuple[int, int]:
-    return values["at"] + _OFFSET, min(values["length"], _LONGEST)
+    return values["at"] + _OFFSET, values["length"]
 
 
 def _mmap(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
@@ -108,50 +133,87 @@ def _mmap(made: Translation, values: Values, words: dict[str, str]) -> list[Oper
     offset = values["offset"] * PAGE_SIZE
     if given & {"locked", "populate"}:
         length = min(length, MAX_LENGTH)
+    made.locks |= "locked" in given
     flags = (1 if "shared" in given else 2) | sum(_MAP[name] for name in given & set(_MAP))
     flags |= 0 if given & {"hint", "fixed_noreplace"} else _FIXED
     if kind == "anon" or (kind.startswith("file") and not made.files):
         if "shared" in given:
             made.files.append("")
         return [("mmap", start, length, values["prot"], flags | _ANONYMOUS, None, offset)]
-    if kind == "shmem":
-        file = made.new_file(offset + length)
+    if kind in _FILES:
+        file = made.new_file(kind, offset + length)
     else:
         file = made.file(int(kind[4:])) if kind.startswith("file") else ""
     return [("mmap", start, length, values["prot"], flags, file, offset)] if file else []
 
 
-def _madvise(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
-    advice = _ADVICES.get(words["advice"])
+def _madvise(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+    name = words["advice"]
     start, length = _range(values)
-    if words["advice"] in _BY_PAGE:
+    if name in _BY_PAGE:
         length = min(length, MAX_LENGTH)
-    return [] if advice is None else [("madvise", start, length, advice)]
+    if name not in _ADVICES or (name in _READAHEAD and "regular" in made.files):
+        return []
+    return [("madvise", start, length, _ADVICES[name])]
 
 
 def _populate(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     return [("madvise", *_range(values), _ADVICES[f"populate_{words['access']}"])]
 
 
-def _mremap(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+def _mremap(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     start, length = _range(values)
     if not length:  # ptwalk does not duplicate shared memory
         return []
-    target = values["to"] + _OFFSET
-    return [("mremap", start, length, min(values["new_length"], _LONGEST), values["flags"], target)]
+    new_length = values["new_length"]
+    if made.locks and new_length > length + MAX_LENGTH:
+        # ptwalk cuts how far locked mappings grow; which ones are locked is not known here.
+        made.whole, new_length = False, length + MAX_LENGTH
+    return [("mremap", start, length, new_length, values["flags"], values["to"] + _OFFSET)]
+
+
+def _mlock(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+    made.locks = True
+    return [("mlock", *_range(values))]
 
 
 def _access_many(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     start, length = _range(values)
-    nr = length // PAGE_SIZE
-    accesses = [pattern_access(values["pattern"], i, nr) for i in range(nr)]
-    made = [("access", start + page * PAGE_SIZE, write) for page, write in accesses]
-    return made if nr <= _MOST_ACCESSES else []
+    return [("access_many", start, length // PAGE_SIZE, values["pattern"])]
+
+
+def _fork(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+    if len(made.spaces) == MOST_SPACES:
+        return []
+    child = made.processes
+    made.processes += 1
+    made.spaces.append(child)
+    return [("fork", child)]
+
+
+def _exit(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+    if len(made.spaces) == 1:
+        return []
+    made.spaces.pop(values["mm"] % len(made.spaces))
+    return [("exit",)]
+
+
+def _userfaultfd(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+    made.owners.append(made.spaces[values["mm"] % len(made.spaces)])
+    given, api = values["features"], values["api"]
+    made.whole &= not (given & _EVENTS or api & _AS_THEY_ARE)
+    features = (given & ~_EVENTS) | (_FEATURE_MOVE if api & _MOVE else 0)
+    return [("userfaultfd", features, bool(api & _USER_MODE_ONLY))]
+
+
+def _read(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+    made.reads = True
+    return [("read",)]
 
 
 def _scan(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     masks = [values["inverted"], values["mask"], values["anyof"], 255]
-    return [("scan", *_range(values), values["flags"], masks, [values["max_pages"], 64])]
+    return [("scan", *_range(values), values["flags"], masks, [values["max_pages"], SCANNED])]
 
 
 def _move(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
@@ -192,8 +254,11 @@ _TRANSLATIONS: dict[str, Writer] = {
     "mprotect": _plain("mprotect", "prot"),
     "madvise": _madvise,
     "mremap": _mremap,
-    "mlock": _plain("mlock"),
+    "fork": _fork,
+    "exit": _exit,
+    "mlock": _mlock,
     "munlock": _plain("munlock"),
+    "userfaultfd": _userfaultfd,
     "close": lambda made, values, words: [("close",)],
     "register": _plain("register", "mode"),
     "unregister": _plain("unregister"),
@@ -204,8 +269,10 @@ _TRANSLATIONS: dict[str, Writer] = {
     "continue": _plain("continue_", "mode"),
     "poison": _plain("poison", "mode"),
     "move": _move,
+    "read": _read,
     "pagemap_scan": _scan,
     "file_write": _file("write", "length"),
+    "file_read": _file("read_file", "length"),
     "file_truncate": _file("truncate"),
     "file_punch_hole": _file("punch_hole", "length"),
 }  # fmt: skip
@@ -214,19 +281,18 @@ _TRANSLATIONS: dict[str, Writer] = {
 def translate(program: bytes) -> Translation:
     """Return what both sides do for a program.
 
-    Operations that only ptwalk has, or that could sleep, are left out, and lengths are limited: the
+    Operations that only ptwalk has, that could sleep or have nothing to act on, are left out: the
     running kernel is asked for what is left, and so is ptwalk.
     """
     made = Translation()
     for op in map(members, decode(program)):
-        name, values = operation_of(op).name, values_of(op)
-        if name == "userfaultfd":
-            made.userfaultfd(values)
-            continue
-        made.check(values)
-        write = _TRANSLATIONS.get(name)
-        operations = write(made, values, words_of(op)) if write else []
+        values = values_of(op)
+        actor, write = made.actor(values), _TRANSLATIONS.get(operation_of(op).name)
+        operations = write(made, values, words_of(op)) if write and actor else []
         made.whole &= bool(operations)
         for operation in operations:
-            made.add(operation, op_text(op))
+            process, uffd = actor or (0, 0)
+            if operation[0] == "userfaultfd":
+                uffd = len(made.owners) - 1
+            made.steps.append(Step(operation, op_text(op), process, uffd))
     return made
