@@ -29,6 +29,29 @@ PAGE = "0x00007f0000000000"
         ("shmem-16", f"mmap {PAGE} 64K rw- locked shmem 2\nfile_truncate 3 1\nfile_write 2 4M 1"),
         ("anon-16", f"access_many {PAGE} 16K write_every_other\npopulate {PAGE} 64K read"),
         ("anon-16", f"madvise {PAGE} 4K willneed\nmadvise {PAGE} 4K unknown"),
+        ("mixed", f"access_many {PAGE} 320K write_read mm=1\naccess_many {PAGE} 320K read"),
+        ("two-uffds", f"fork\nwriteprotect {PAGE} 64K wp uffd=1\nclose uffd=1\nexit mm=1"),
+        ("large", f"writeprotect {PAGE} 1G wp\nmunmap {PAGE} 4G\nmmap {PAGE} 4G rw- - anon 0"),
+        ("empty", f"mmap {PAGE} 64K rw- shared regular 0\nfile_read 3 4K 0\naccess {PAGE} read 0"),
+        ("empty", f"mmap {PAGE} 64K r-- shared readonly 0\nmprotect {PAGE} 64K rw-"),
+        ("anon-16", f"madvise {PAGE} 4K random\nmadvise {PAGE} 4K hugepage\nread"),
+        (
+            "anon-16",
+            f"""
+            access_many {PAGE} 64K write
+            fork
+            fork mm=1
+            exit mm=1
+            access {PAGE} write 0 mm=1
+            madvise {PAGE} 8K dontneed
+            userfaultfd wp_unpopulated - mm=1
+            register {PAGE} 64K wp uffd=1
+            writeprotect {PAGE} 64K wp uffd=1
+            access_many {PAGE} 64K write mm=1
+            exit
+            access {PAGE} read 0
+            """,
+        ),
         ("missing-16", f"copy {PAGE} 32K wp\nwake {PAGE} 0\nclose\ncopy {PAGE} 4K -\nclose"),
     ],
 )

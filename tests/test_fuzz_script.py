@@ -348,6 +348,65 @@ def what_it_said(told: str) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
 @pytest.mark.skipif(reason() is not None, reason=str(reason()))
+def test_accesses_wait_where_messages_are_read(tmp_path: Path) -> None:
+    """A message is read while its access waits; a wake lets it go on, or report again."""
+    program = fuzz.from_text(f"""
+    mmap {PAGE} 64K rw- shared shmem 0
+    userfaultfd - user_mode_only
+    register {PAGE} 64K missing
+    access {PAGE} write 0
+    access 0x00007f0000001000 read 0
+    kernel_access 0x00007f0000002000 write
+    read
+    wake {PAGE} 4K
+    read
+    copy {PAGE} 4K -
+    close
+    read
+    """)
+    source = c_program_of(Finding("against", "kind", "title", program, NEW, "empty"))
+    assert source is not None
+    done = subprocess.run([compiled(tmp_path, source)], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines()[3:] if not line.startswith("0x")]
+    assert [line if line.startswith(" ") else line[64:].strip() for line in lines] == [
+        "waits",
+        "waits",
+        "Bad address",
+        "done",
+        "  pagefault WRITE 0x100000000000",
+        "  pagefault 0x100000001000",
+        "done",
+        "done",
+        "  pagefault WRITE 0x100000000000",
+        "done",
+        f"  {'the access of 0x100000000000 that waited':62} done",
+        "done",
+        f"  {'the access of 0x100000001000 that waited':62} done",
+        "Bad file descriptor",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+@pytest.mark.skipif(reason() is not None, reason=str(reason()))
+def test_a_c_program_finds_what_a_scan_finds(tmp_path: Path) -> None:
+    text = f"access_many {PAGE} 16K write_every_other\npagemap_scan {PAGE} 64K present - - - 0"
+    program = fuzz.from_text(text)
+    source = c_program_of(Finding("against", "kind", "title", program, NEW, "anon-16"))
+    assert source is not None
+    done = subprocess.run([compiled(tmp_path, source)], capture_output=True, text=True, check=True)
+    told = fuzz.Executor(NEW, "anon-16").steps(program)[-1].visible.replace("0x7f", "0x10")
+    starts, ends, kinds = (
+        [word.partition("=")[2] for word in told.split("; ") if word.startswith(name)]
+        for name in ("start", "end", "categories")
+    )
+    found = [f"  {a}-{b} categories {c}" for a, b, c in zip(starts, ends, kinds, strict=True)]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert lines == [*found, f"  to {told.rpartition('=')[2]}"]
+    assert len(found) == 2
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+@pytest.mark.skipif(reason() is not None, reason=str(reason()))
 def test_a_c_program_ends_where_a_call_does_not(tmp_path: Path) -> None:
     program = fuzz.from_text(f"madvise {PAGE} 4K guard_install")
     assert fuzz.Executor(NEW, "stale-16").steps(program)[0].visible == "EINTR"

@@ -103,6 +103,7 @@ static int ends(const struct attempt* it) {
 
 /* Prints a step and how it ended, and which accesses were woken by it and done. */
 static void say(const char* step, const char* how) {
+  char name[64];
   printf("%-64s %s\n", step, how);
   for (struct attempt** at = &waiting; *at;) {
     struct attempt* it = *at;
@@ -110,7 +111,8 @@ static void say(const char* step, const char* how) {
       at = &it->next;
       continue;
     }
-    printf("  the access of 0x%lx that waited%-29s %s\n", (unsigned long)it->at, "", it->how);
+    snprintf(name, sizeof name, "the access of 0x%lx that waited", (unsigned long)it->at);
+    printf("  %-62s %s\n", name, it->how);
     *at = it->next;
   }
   alarm(2);
