@@ -28,7 +28,7 @@
 static int uffd[MOST], file[MOST], mapped[MOST], pagemap, zero, pipes[2];
 static char* source;   /* what UFFDIO_COPY copies, and files are written from */
 static uint64_t known; /* UFFD_FEATURE_ bits that the kernel has */
-static int waits;      /* accesses wait for the userfaultfd, each in a thread */
+static int waits;      /* accesses and calls wait for the userfaultfd, each in a thread */
 static __thread sigjmp_buf out;
 
 enum { CANNOT_RUN = 77, EXITED = 2, ENDLESS = 3 }; /* how processes end */
@@ -50,24 +50,21 @@ static void need(int works, const char* what) {
   exit(CANNOT_RUN);
 }
 
-/* Accesses */
+/* Accesses and calls */
 
 struct attempt {
-  uintptr_t at;
-  int write, by_kernel;
+  const char* step;
+  long nr, arg[6]; /* of a system call, or an access as below */
   const char* how; /* it ended */
   volatile int tid, ended;
   struct attempt* next;
 };
-static struct attempt* waiting; /* those that wait, the latest first */
+enum { BY_USER = -1, BY_KERNEL = -2 }; /* an access: its address, and whether it is a store */
+static struct attempt* waiting;        /* those that wait, the latest first */
 
 /* Loads or stores one byte, and says how that ended. */
-static const char* access_byte(uintptr_t at, int write_it, int by_kernel) {
+static const char* access_byte(uintptr_t at, int write_it) {
   volatile char* p = (volatile char*)at;
-  if (by_kernel) {
-    const long done = write_it ? read(zero, (void*)at, 1) : write(pipes[1], (void*)at, 1);
-    return done == -1 ? strerror(errno) : "done";
-  }
   const int signo = sigsetjmp(out, 1);
   if (signo) return signo == SIGBUS ? "SIGBUS" : "SIGSEGV";
   if (write_it)
@@ -77,18 +74,29 @@ static const char* access_byte(uintptr_t at, int write_it, int by_kernel) {
   return "done";
 }
 
+static const char* perform(long nr, const long* arg) {
+  if (nr == BY_USER) return access_byte(arg[0], arg[1]);
+  long done;
+  if (nr == BY_KERNEL)
+    done = arg[1] ? read(zero, (void*)arg[0], 1) : write(pipes[1], (void*)arg[0], 1);
+  else
+    done = syscall(nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+  return done == -1 ? strerror(errno) : "done";
+}
+
 static void* attempt(void* arg) {
   struct attempt* it = arg;
   it->tid = syscall(SYS_gettid);
-  it->how = access_byte(it->at, it->write, it->by_kernel);
+  it->how = perform(it->nr, it->arg);
   it->ended = 1;
   return NULL;
 }
 
-/* Whether an access has ended, once it has or its thread sleeps. */
+/* Whether an attempt has ended, once it has or its thread sleeps: S for a fault, and D for an
+   event, which other things are too for a moment. */
 static int ends(const struct attempt* it) {
   char name[64], text[256];
-  for (;; usleep(50)) {
+  for (int asleep = 0; asleep < 400; usleep(50)) {
     if (it->ended) return 1;
     if (!it->tid) continue;
     snprintf(name, sizeof name, "/proc/self/task/%d/stat", it->tid);
@@ -97,24 +105,29 @@ static int ends(const struct attempt* it) {
     if (fd >= 0) close(fd);
     text[length > 0 ? length : 0] = 0;
     const char* state = strrchr(text, ')');
-    if (state && state[1] && state[2] == 'S') return it->ended;
+    const char is = state && state[1] ? state[2] : 0;
+    asleep = is == 'S' ? 400 : is == 'D' ? asleep + 1 : 0;
   }
+  return it->ended;
 }
 
-/* Prints a step and how it ended, and which accesses were woken by it and done. */
-static void say(const char* step, const char* how) {
-  char name[64];
-  printf("%-64s %s\n", step, how);
+/* Prints which attempts were woken and ended. */
+static void go_on(void) {
   for (struct attempt** at = &waiting; *at;) {
     struct attempt* it = *at;
     if (!ends(it)) {
       at = &it->next;
       continue;
     }
-    snprintf(name, sizeof name, "the access of 0x%lx that waited", (unsigned long)it->at);
-    printf("  %-62s %s\n", name, it->how);
+    printf("  %-62s %s\n", it->step, it->how);
     *at = it->next;
   }
+}
+
+/* Prints a step and how it ended. */
+static void say(const char* step, const char* how) {
+  printf("%-64s %s\n", step, how);
+  go_on();
   alarm(2);
 }
 
@@ -123,11 +136,13 @@ UNUSED static void show(const char* step, long result) {
   say(step, result == -1 ? strerror(errno) : "done");
 }
 
-UNUSED static void touch(const char* step, uintptr_t at, int write, int by_kernel) {
-  if (!waits) return say(step, access_byte(at, write, by_kernel));
+UNUSED static void try(const char* step, long nr, const long* arg) {
+  if (!waits) return say(step, perform(nr, arg));
   struct attempt* it = calloc(1, sizeof *it);
   need(it != NULL, "memory");
-  *it = (struct attempt){.at = at, .write = write, .by_kernel = by_kernel};
+  it->step = step;
+  it->nr = nr;
+  memcpy(it->arg, arg, sizeof it->arg);
   pthread_t thread;
   errno = pthread_create(&thread, NULL, attempt, it);
   need(!errno, "a thread");
@@ -138,9 +153,18 @@ UNUSED static void touch(const char* step, uintptr_t at, int write, int by_kerne
   it->next = waiting;
   waiting = it;
 }
+#define SYSCALL(step, name, ...)         \
+  do {                                   \
+    const long words[6] = {__VA_ARGS__}; \
+    try(step, SYS_##name, words);        \
+  } while (0)
+
+UNUSED static void touch(const char* step, uintptr_t at, int write, int by) {
+  try(step, by, (const long[6]){at, write});
+}
 /* The i-th of n accesses is one of `page` and a store where `write` says so. */
 #define TOUCH_MANY(step, at, nr, page, write) \
-  for (uint64_t i = 0, n = (nr); i < n; ++i) touch(step, (at) + (page) * PAGE, write, 0)
+  for (uint64_t i = 0, n = (nr); i < n; ++i) touch(step, (at) + (page) * PAGE, write, BY_USER)
 
 /* userfaultfd */
 
@@ -171,17 +195,28 @@ UNUSED static void call(const char* step, int which, unsigned long request, cons
     call(step, which, request, words, sizeof words / sizeof *words); \
   } while (0)
 
-/* Prints the messages that wait. */
+static void print_message(int event, const unsigned long* arg) {
+  if (event == 0x12)
+    printf("  pagefault%s%s%s 0x%lx\n", arg[0] & 1 ? " WRITE" : "", arg[0] & 2 ? " WP" : "",
+           arg[0] & 4 ? " MINOR" : "", arg[1]);
+  else if (event == 0x14)
+    printf("  remap 0x%lx to 0x%lx length 0x%lx\n", arg[0], arg[1], arg[2]);
+  else
+    printf("  %s 0x%lx-0x%lx\n", event == 0x15 ? "remove" : "unmap", arg[0], arg[1]);
+}
+
+/* Prints the messages that wait; what waits for one to be read may send another. */
 UNUSED static void read_messages(const char* step, int which) {
   struct {
     uint8_t event, reserved[7];
-    uint64_t flags, address, thread;
-  } message; /* struct uffd_msg of a page fault */
+    unsigned long arg[3];
+  } message; /* struct uffd_msg */
   show(step, uffd[which] < 0 ? (errno = EBADF, -1) : 0);
-  while (read(uffd[which], &message, sizeof message) == sizeof message)
-    printf("  pagefault%s%s%s 0x%lx\n", message.flags & 1 ? " WRITE" : "",
-           message.flags & 2 ? " WP" : "", message.flags & 4 ? " MINOR" : "",
-           (unsigned long)message.address);
+  for (int found = 1; found; go_on()) {
+    found = 0;
+    for (; read(uffd[which], &message, sizeof message) == sizeof message; found = 1)
+      print_message(message.event, message.arg);
+  }
 }
 
 /* Files */

@@ -2,8 +2,8 @@
 
 What every program needs is in c_program.c; the rest is a statement for each operation. It needs no
 privilege: the userfaultfd handles user-mode faults only, and has SIGBUS, so that a store which
-would be reported ends in a signal that the program catches. Where the program reads messages,
-accesses wait instead, each in a thread.
+would be reported ends in a signal that the program catches. Where messages are read or tell of
+events, accesses and calls wait instead, each in a thread.
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ _SIGBUS = """\
  * An access that a userfaultfd is told of ends in SIGBUS here (UFFD_FEATURE_SIGBUS), or in an
  * error of the system call that makes it."""
 _WAITS = """\
- * An access that a userfaultfd is told of waits in a thread of its own. As soon as it is woken the
- * kernel tries it again; ptwalk does so at the next access to the page."""
+ * An access that a userfaultfd is told of waits in a thread of its own, and so does a call. As soon
+ * as it is woken the kernel goes on with it, where ptwalk tries an access again at the next one to
+ * the page, and has done all of a call before its message is read."""
 
 # Statements by operation: {step} is its text, {uffd} its userfaultfd, numbers are arguments.
 _RANGE, _FILL = "{0:#x}, {1:#x}", "{0:#x}, {1:#x}, {2:#x}"
+_SYSCALLS = {
+    "mmap": "{0:#x}, {1:#x}, {2}, {3:#x}, {fd}, {5:#x}",
+    "munmap": _RANGE,
+    "mprotect": "{0:#x}, {1:#x}, {2}",
+    "madvise": "{0:#x}, {1:#x}, {2}",
+    "mlock": _RANGE,
+    "munlock": _RANGE,
+    "mremap": "{0:#x}, {1:#x}, {2:#x}, {3}, {4:#x}",
+}
 _CALLS = {
-    "munmap": "munmap((void *){0:#x}, {1:#x})",
-    "mprotect": "mprotect((void *){0:#x}, {1:#x}, {2})",
-    "madvise": "madvise((void *){0:#x}, {1:#x}, {2})",
-    "mlock": "mlock((void *){0:#x}, {1:#x})",
-    "munlock": "munlock((void *){0:#x}, {1:#x})",
-    "mremap": "(long)mremap((void *){0:#x}, {1:#x}, {2:#x}, {3}, (void *){4:#x})",
     "write": "pwrite(file[{0}], source, {2:#x}, {1:#x})",
     "read_file": "pread(file[{0}], source, {2:#x}, {1:#x})",
     "truncate": "ftruncate(file[{0}], {1:#x})",
@@ -59,16 +63,16 @@ _IOCTLS = {
 }
 _STATEMENTS = {
     "make_file": "{make}({0}, {2:#x})",
-    "mmap": "show({step}, (long)mmap((void *){0:#x}, {1:#x}, {2}, {3:#x}, {fd}, {5:#x}))",
     "access_many": "TOUCH_MANY({step}, {0:#x}, {1}, {pattern})",
     "userfaultfd": "open_uffd({step}, {uffd}, {features:#x}, {flags})",
     "scan": "scan({step}, {0:#x}, {1:#x}, {2:#x}, {3:#x}, {4:#x}, {5:#x}, {6})",
-    "access": "touch({step}, {0:#x}, {1:d}, 0)",
-    "kernel_access": "touch({step}, {0:#x}, {1:d}, 1)",
+    "access": "touch({step}, {0:#x}, {1:d}, BY_USER)",
+    "kernel_access": "touch({step}, {0:#x}, {1:d}, BY_KERNEL)",
     "close": "close_uffd({step}, {uffd})",
     "read": "read_messages({step}, {uffd})",
     "fork": "fork_process({step}, {0})",
     "exit": "exit_process({step})",
+    **{name: f"SYSCALL({{step}}, {name}, {words})" for name, words in _SYSCALLS.items()},
     **{name: f"show({{step}}, {call})" for name, call in _CALLS.items()},
     **{
         name: f"IOCTL({{step}}, {{uffd}}, {request:#x}, {words})"
@@ -96,8 +100,8 @@ def _statement(made: Translation, step: Step) -> str:
             words["pattern"] = _PATTERNS[args[2]]
         case "userfaultfd":
             words |= {
-                "features": args[0] if made.reads else args[0] | SIGBUS,
-                "flags": "USER_MODE_ONLY" if args[1] or not made.reads else "0",
+                "features": args[0] if made.waits else args[0] | SIGBUS,
+                "flags": "USER_MODE_ONLY" if args[1] or not made.waits else "0",
             }
         case "scan":
             *args, (inverted, mask, anyof, _), (max_pages, _) = args
@@ -116,7 +120,7 @@ def _main(made: Translation) -> list[str]:
     """Return the statements of main()."""
     files = [step for step in made.steps if step.operation[0] == "make_file"]
     lines = [_statement(made, step) for step in files]
-    lines.append(f"start({made.processes}, {made.reads:d})")
+    lines.append(f"start({made.processes}, {made.waits:d})")
     acts = [(step.process, _statement(made, step)) for step in made.steps[len(files) :]]
     reached = [
         (at, pages) for at, pages in RANGES if _reaches(made.steps, at, at + pages * PAGE_SIZE)
@@ -146,7 +150,7 @@ def c_program_of(finding: Finding) -> bytes | None:
         return None
     sides = "\n".join(f" *   {state}".replace("*/", "* /") for state in finding.states)
     head = _HEAD.format(
-        title=finding.title, sides=sides, accesses=_WAITS if made.reads else _SIGBUS
+        title=finding.title, sides=sides, accesses=_WAITS if made.waits else _SIGBUS
     )
     common = Path(__file__).with_name("c_program.c").read_text()
     body = "\n".join(f"  {line};" for line in _main(made))

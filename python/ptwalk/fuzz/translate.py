@@ -25,7 +25,8 @@ _OFFSET = FIRST - PLACES[0]
 RANGES = [(start + _OFFSET, length // PAGE_SIZE) for start, length in WINDOWS]
 # Nothing of a program ends beyond.
 LAST = FIRST + PLACES[-1] - PLACES[0] + PAGE_SIZE + max(LENGTHS) + MAX_LENGTH
-_EVENTS = 0b1001110  # UFFD_FEATURE_EVENT_ bits: a call would sleep until somebody reads
+_EVENTS = 0b1001100  # UFFD_FEATURE_EVENT_ bits: a call sleeps until somebody reads
+_EVENT_FORK = 0b10
 _FEATURE_MOVE = 1 << 16
 _MOVE, _USER_MODE_ONLY, _AS_THEY_ARE = 1, 2, 4  # of the field api
 _FIXED, _ANONYMOUS = 0x10, 0x20
@@ -74,8 +75,11 @@ class Translation:
         The operations; the files come first, so that all processes have them.
     whole : bool
         Nothing was left out or taken for something else.
-    reads : bool
-        It reads messages, so that an access to be told of must wait, and not end in SIGBUS.
+    waits : bool
+        Messages are read or tell of events, so that what they tell of must wait, and an access not
+        end in SIGBUS.
+    forks_told : bool
+        Forks would wait until somebody reads.
     files : list of str
         Their kinds, in the order of the executor's; that of shared anonymous memory has none.
     owners : list of int
@@ -90,7 +94,8 @@ class Translation:
 
     steps: list[Step] = field(default_factory=list)
     whole: bool = True
-    reads: bool = False
+    waits: bool = False
+    forks_told: bool = False
     files: list[str] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     spaces: list[int] = field(default_factory=lambda: [0])
@@ -201,13 +206,15 @@ def _exit(made: Translation, values: Values, words: dict[str, str]) -> list[Oper
 def _userfaultfd(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     made.owners.append(made.spaces[values["mm"] % len(made.spaces)])
     given, api = values["features"], values["api"]
-    made.whole &= not (given & _EVENTS or api & _AS_THEY_ARE)
-    features = (given & ~_EVENTS) | (_FEATURE_MOVE if api & _MOVE else 0)
+    made.whole &= not api & _AS_THEY_ARE
+    made.waits |= bool(given & _EVENTS)
+    made.forks_told |= bool(given & _EVENT_FORK)
+    features = (given & ~_EVENT_FORK) | (_FEATURE_MOVE if api & _MOVE else 0)
     return [("userfaultfd", features, bool(api & _USER_MODE_ONLY))]
 
 
 def _read(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
-    made.reads = True
+    made.waits = True
     return [("read",)]
 
 
@@ -295,4 +302,5 @@ def translate(program: bytes) -> Translation:
             if operation[0] == "userfaultfd":
                 uffd = len(made.owners) - 1
             made.steps.append(Step(operation, op_text(op), process, uffd))
+    made.whole &= made.processes == 1 or not made.forks_told
     return made
