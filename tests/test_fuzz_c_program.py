@@ -197,6 +197,7 @@ SHOWN = (
     access_many 0x00007f0000010000 64K write_read
     madvise {PAGE} 128K hugepage
     madvise {PAGE} 128K dontdump
+    userfaultfd wp_unpopulated|poison move|as_they_are
     """,
     ),
 )  # fmt: skip

@@ -19,7 +19,7 @@ def made(text: str, setup: str = "empty") -> Translation:
     ("setup", "text"),
     [
         ("events-16", f"munmap {PAGE} 4K"),
-        ("empty", "userfaultfd - move|as_they_are"),
+        ("empty", "userfaultfd - move|as_they_are\nclose"),  # it may have been refused
         ("empty", "userfaultfd event_fork -\nfork"),  # which would sleep
         ("empty", f"register {PAGE} 4K wp"),  # there is none
         ("empty", f"mmap {PAGE} 64K rw- shared anon 0\nmmap {PAGE} 64K rw- shared file0 0"),

@@ -95,7 +95,7 @@ def difference(running: Running, seed: int) -> str | None:
     """Run a program on both sides until they differ; say where, None if they do not."""
     rng = random.Random(seed)
     features = rng.choice([0, WP_UNPOPULATED, WP_ASYNC])
-    program: list[Operation] = [("userfaultfd", features, True)]
+    program: list[Operation] = [("userfaultfd", features, True, False)]
     program += itertools.islice(operations(rng), STEPS)
     found = first_difference(running, map(Step, program), RANGES)
     if found is None:

@@ -1,3 +1,4 @@
+/* What all such programs have; what this one does is in main(), at the end. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -168,13 +169,15 @@ UNUSED static void touch(const char* step, uintptr_t at, int write, int by) {
 
 /* userfaultfd */
 
-/* Asks for the features that the kernel has among those named. */
-UNUSED static void open_uffd(const char* step, int which, uint64_t features, int flags) {
-  uint64_t api[3] = {0xaa, features & known, 0};
+/* Asks for the features that the kernel has among those named, or for those as they are. */
+UNUSED static void open_uffd(const char* step, int which, uint64_t features, int as_they_are,
+                             int flags) {
+  uint64_t api[3] = {0xaa, as_they_are ? features : features & known, 0};
   uffd[which] = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags);
   need(uffd[which] >= 0, "userfaultfd");
-  need(!ioctl(uffd[which], UFFDIO_API_, api), "UFFDIO_API");
-  show(step, 0);
+  const int refused = ioctl(uffd[which], UFFDIO_API_, api);
+  need(as_they_are || !refused, "UFFDIO_API");
+  show(step, refused);
 }
 
 UNUSED static void close_uffd(const char* step, int which) {

@@ -64,7 +64,7 @@ _IOCTLS = {
 _STATEMENTS = {
     "make_file": "{make}({0}, {2:#x})",
     "access_many": "TOUCH_MANY({step}, {0:#x}, {1}, {pattern})",
-    "userfaultfd": "open_uffd({step}, {uffd}, {features:#x}, {flags})",
+    "userfaultfd": "open_uffd({step}, {uffd}, {features:#x}, {2:d}, {flags})",
     "scan": "scan({step}, {0:#x}, {1:#x}, {2:#x}, {3:#x}, {4:#x}, {5:#x}, {6})",
     "access": "touch({step}, {0:#x}, {1:d}, BY_USER)",
     "kernel_access": "touch({step}, {0:#x}, {1:d}, BY_KERNEL)",

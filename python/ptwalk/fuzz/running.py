@@ -159,7 +159,7 @@ def _asked(operation: Operation) -> Operation:
         case "access_many", start, nr, pattern:
             accesses = (pattern_access(pattern, i, nr) for i in range(nr))
             return "access_many", [(start + page * PAGE_SIZE, write) for page, write in accesses]
-        case "userfaultfd", features, _:
+        case "userfaultfd", features, _, _:
             return "userfaultfd", features & (WP_UNPOPULATED | WP_ASYNC) | SIGBUS
     return operation
 

@@ -84,6 +84,8 @@ class Translation:
         Their kinds, in the order of the executor's; that of shared anonymous memory has none.
     owners : list of int
         Of each userfaultfd the process that made it.
+    perhaps : set of int
+        Userfaultfds that may be refused for their features.
     spaces : list of int
         The living processes in the order of the executor's address spaces.
     processes : int
@@ -98,6 +100,7 @@ class Translation:
     forks_told: bool = False
     files: list[str] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
+    perhaps: set[int] = field(default_factory=set)
     spaces: list[int] = field(default_factory=lambda: [0])
     processes: int = 1
     locks: bool = False
@@ -125,6 +128,7 @@ class Translation:
             return None
         uffd = values["uffd"] % len(self.owners)
         process = self.owners[uffd]
+        self.whole &= uffd not in self.perhaps
         return (process, uffd) if process in self.spaces else None
 
 
@@ -206,11 +210,12 @@ def _exit(made: Translation, values: Values, words: dict[str, str]) -> list[Oper
 def _userfaultfd(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     made.owners.append(made.spaces[values["mm"] % len(made.spaces)])
     given, api = values["features"], values["api"]
-    made.whole &= not api & _AS_THEY_ARE
+    if api & _AS_THEY_ARE:
+        made.perhaps.add(len(made.owners) - 1)
     made.waits |= bool(given & _EVENTS)
     made.forks_told |= bool(given & _EVENT_FORK)
     features = (given & ~_EVENT_FORK) | (_FEATURE_MOVE if api & _MOVE else 0)
-    return [("userfaultfd", features, bool(api & _USER_MODE_ONLY))]
+    return [("userfaultfd", features, bool(api & _USER_MODE_ONLY), bool(api & _AS_THEY_ARE))]
 
 
 def _read(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
