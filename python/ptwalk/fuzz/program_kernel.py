@@ -32,6 +32,7 @@ USER_MODE_ONLY = 1
 MOST_PROCESSES = 64  # of a program
 PR_SET_THP_DISABLE = 41
 PATIENCE = 60  # seconds
+HEAP = 64 << 20  # bytes
 TMPFS, RAMFS = 0x01021994, 0x858458F6
 IOCTLS = {
     "register": (0xC020AA00, 3, 3),
@@ -83,9 +84,14 @@ class Kernel:
         ):
             function = getattr(libc, name)
             function.argtypes, function.restype = types, ctypes.c_long
-        # What is freed stays in the heap, so that its page tables stay as they are.
+        # What is freed stays in the heap, which has its page tables from the start.
         libc.mallopt(-3, 1 << 30)
         libc.mallopt(-1, 1 << 30)
+        libc.malloc.restype, libc.free.argtypes = pointer, (pointer,)
+        heap = libc.malloc(HEAP)
+        for offset in range(0, HEAP, 1 << 21):
+            ctypes.memset(heap + offset, 0, 1)
+        libc.free(heap)
         self.zero = os.open("/dev/zero", os.O_RDWR)
         self.pipe = os.pipe()
         libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # pages have 4 KiB

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import errno
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -74,6 +75,7 @@ class Running:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONMALLOC": "malloc"},  # whose heap keeps its page tables
         )
         return self
 
