@@ -1,6 +1,7 @@
 #include "ptwalk/frame_arena.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <new>
@@ -44,28 +45,34 @@ Pfn FrameArena::take(Level level) {
     if (must_save(undo_, rows_stamp_)) undo_->save(rows_);
     pfn = TABLE_PFN_BASE + rows_++;
     if (info_.size() < rows_) info_.emplace_back();
+    // Going back takes the row away, with whatever is known about it.
+    info(pfn).epoch = epoch_of(undo_);
+    info(pfn).lines = ALL_LINES;
   } else {
     pfn = free_.pop();
+    will_change(pfn);
   }
-  will_change(pfn);
   clear(pfn);
-  info(pfn).level = u8(level);
-  info(pfn).uniform = Uniform::no;
-  info(pfn).facts = {};
+  FrameInfo& info = this->info(pfn);
+  info.level = u8(level);
+  info.uniform = Uniform::no;
+  info.facts = {};
   return pfn;
 }
 
 /// Makes a frame zero, where it may hold anything else.
 void FrameArena::clear(Pfn pfn) {
   const u64 row = pfn - TABLE_PFN_BASE;
+  u64& dirty = info(pfn).dirty;
   if (row >= reserved_.touched) {
     reserved_.touched = row + 1;  // fresh from the system
+  } else if (dirty == ALL_LINES) {
+    std::memset(table(pfn), 0, PAGE_SIZE);
   } else {
-    for_each_run(info(pfn).dirty, [&](u64 first, u64 nr) {
-      std::memset(table(pfn) + first * WORDS_PER_LINE, 0, nr * WORDS_PER_LINE * sizeof(u64));
-    });
+    for (u64 lines = dirty; lines; lines &= lines - 1)
+      std::fill_n(table(pfn) + u64(std::countr_zero(lines)) * WORDS_PER_LINE, WORDS_PER_LINE, 0);
   }
-  info(pfn).dirty = 0;
+  dirty = 0;
 }
 
 void FrameArena::free(Pfn pfn) {
@@ -101,9 +108,10 @@ void FrameArena::save_entries(u64 row, u64 lines) {
   info.lines |= lines;
   u64* const table = reserved_.base + row * PTRS_PER_TABLE;
   for_each_run(missing, [&](u64 first, u64 nr) {
-    u64* const at = table + first * WORDS_PER_LINE;
-    undo_->save(at, nullptr,
-                {reinterpret_cast<const std::byte*>(at), nr * WORDS_PER_LINE * sizeof(u64)});
+    using Line = std::array<u64, WORDS_PER_LINE>;
+    auto* const at = reinterpret_cast<Line*>(table + first * WORDS_PER_LINE);
+    if (nr == 1) return undo_->save(*at);  // its size is known, so it costs less
+    undo_->save(at, nullptr, {reinterpret_cast<const std::byte*>(at), nr * sizeof(Line)});
   });
 }
 
