@@ -54,3 +54,30 @@ TEST_CASE("pages of large pfns cost only what is used") {
   CHECK(pages.find(1ull << 24)->index == 7);
   CHECK(pages.find((1ull << 24) + 1) == nullptr);
 }
+
+TEST_CASE("new frames are undone together, those that a caller named one by one") {
+  UndoLog log;
+  PagePool pages(&log);
+  const Pfn first = pages.alloc(0) + 1;
+  pages.at(first + 1).mapcount = 7;  // lies between frames that come later
+  const auto mark = log.mark();
+  for (const Pfn expected : {first, first + 2, first + 3})
+    CHECK(pages.alloc(PG_anon | PG_anon_exclusive) == expected);
+  const auto later = log.mark();
+  pages.at(first + 1).mapcount = 8;
+  pages.at(first + 5).mapcount = 9;
+  pages.free(first + 2);
+  for (const Pfn expected : {first + 2, first + 4, first + 6})
+    CHECK(pages.alloc(PG_dirty) == expected);
+
+  log.restore(later);
+  CHECK(pages.in_use() == 5);
+  CHECK(pages.flags(first + 2) == (PG_allocated | PG_anon | PG_anon_exclusive));
+  CHECK(pages.alloc(0) == first + 4);
+  log.restore(mark);
+  CHECK(pages.in_use() == 2);
+  CHECK(pages.find(first + 1)->mapcount == 7);
+  for (const Pfn pfn : {first, first + 2, first + 3, first + 4, first + 5, first + 6})
+    CHECK((!pages.find(pfn) && !pages.anon_exclusive(pfn)));
+  CHECK(pages.alloc(0) == first);
+}

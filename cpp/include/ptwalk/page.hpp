@@ -109,28 +109,35 @@ class PagePool {
     return page ? *page : make(pfn);
   }
   void free(Pfn pfn);
-  [[nodiscard]] u64 in_use() const { return counts_.in_use; }
+  [[nodiscard]] u64 in_use() const { return in_use_; }
 
  private:
   static constexpr unsigned CHUNK_SHIFT = 6;  // a real process has its frames far apart
   static constexpr u64 CHUNK = 1ull << CHUNK_SHIFT;
   static_assert(CHUNK == 64, "exclusive_ has one bit per page of a chunk");
   static constexpr unsigned REGION_SHIFT = 14;  // frames that are counted together
+  /// Where the facts of a frame go; `fill` makes them those of a new page.
+  Page& room(Pfn pfn) {
+    const u64 c = pfn >> CHUNK_SHIFT;
+    if (c >= chunks_.size() || !chunks_[c]) make_room(pfn);
+    return chunks_[c][pfn & (CHUNK - 1)];
+  }
+  void make_room(Pfn pfn);
+  Page& fill(Page& page, u16 flags);
   Page& make(Pfn pfn);
+  NewPage take_new();
+  NewPage take_freed();
+  /// Undoes the making of a page.
+  void forget(Pfn pfn);
   void will_change(Pfn pfn, Page& page) {
     if (must_save(undo_, page.epoch)) save(pfn, page);
   }
   void save(Pfn pfn, const Page& page);
   void save_free(Pfn pfn);
 
-  struct Counts {
-    Pfn next = 1ull << 20;  ///< above every frame with a role of its own
-    u64 in_use = 0;
-  };
-  /// The counts, to be changed.
-  Counts& counts() {
-    if (must_save(undo_, counts_stamp_)) undo_->save(counts_);
-    return counts_;
+  u64& in_use_to_change() {
+    if (must_save(undo_, in_use_stamp_)) undo_->save(in_use_);
+    return in_use_;
   }
 
   UndoLog* undo_ = nullptr;
@@ -138,8 +145,10 @@ class PagePool {
   std::vector<u64> exclusive_;  // one word per chunk
   std::vector<u64> clears_;     // one per region; never undone: a count is used once
   UndoStack<Pfn> free_;
-  Counts counts_;
-  u64 counts_stamp_ = 0;
+  Pfn next_ = 1ull << 20;  // above every frame with a role of its own
+  u64 next_stamp_ = 0;
+  u64 in_use_ = 0;
+  u64 in_use_stamp_ = 0;
   u64 next_serial_ = 1;  // never undone: a serial is used once
 };
 
