@@ -74,10 +74,12 @@ class PageCache {
     return recent_.node;
   }
   void look_for(u64 key) const;
+  /// What lies in entries that are not present is nobody's.
+  void save(Chunk& chunk) { chunk.present ? undo_->save(chunk) : undo_->save(chunk.present); }
   /// The first index of a node above that one that has an entry, as next() does.
   [[nodiscard]] u64 next_beyond(u64 key, u64 end) const;
   void will_change(Node& node) {
-    if (must_save(undo_, node.stamp)) undo_->save(node.chunk);
+    if (must_save(undo_, node.stamp)) save(node.chunk);
     if (must_save(undo_, size_stamp_)) undo_->save(size_);
   }
 
