@@ -51,11 +51,6 @@ u32 Machine::new_anon_vma() {
   return counts_.next_anon_vma++;
 }
 
-Pfn Machine::cached_page(FileId file, u64 index) const {
-  const CacheEntry* found = files[u64(file)].cache.find(index);
-  return !found || found->swapped() ? 0 : found->pfn;
-}
-
 Pfn Machine::get_page(FileId file, u64 index) {
   if (const Pfn cached = cached_page(file, index)) return cached;
   CacheEntry& entry = files.edit(u64(file)).cache.edit(index);
@@ -96,8 +91,8 @@ void Machine::put_slot(u64 slot) {
   const Pfn cached = swap[slot].cached;
   if (!cached)
     free_slots.push(slot);
-  else if (pages.at(cached).mapcount == 0)
-    free_if_unused(cached);
+  else
+    free_if_unused(cached, pages.at(cached));
 }
 
 bool Machine::free_swap(Pfn pfn) {
@@ -111,16 +106,9 @@ bool Machine::free_swap(Pfn pfn) {
   return true;
 }
 
-void Machine::unmap_page(Pfn pfn) {
-  Page* page = pages.find(pfn);
-  if (!page || page->mapcount == 0) return;
-  if (--page->mapcount == 0) free_if_unused(pfn);
-}
-
-void Machine::free_if_unused(Pfn pfn) {
-  const Page* page = pages.find(pfn);
-  if (!page || page->mapcount || page->file != NO_FILE) return;
-  if (free_swap(pfn)) pages.free(pfn);
+void Machine::free_if_unused(Pfn pfn, const Page& page) {
+  if (page.mapcount || page.file != NO_FILE) return;
+  if (!(page.flags & PG_swapcache) || free_swap(pfn)) pages.free(pfn);
 }
 
 void Machine::file_write(FileId id, u64 offset, u64 length) {

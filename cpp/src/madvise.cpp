@@ -186,8 +186,7 @@ Error change_flags(const Advice& a) {
     return a.fail(Cause::bad_advice);
   if (((vma.flags & ~clear) | set) == vma.flags) return {};
   if (a.mm.split_would_exceed(a.range.start, a.range.end)) return {Cause::map_count, "madvise"};
-  const VmaList::Index i = a.mm.split_at(a.range.start);
-  a.mm.split_at(a.range.end);
+  const VmaList::Index i = a.mm.split_off(a.range.start, a.range.end);
   Vma& changed = a.mm.vmas.edit(i);
   changed.flags = (changed.flags & ~clear) | set;
   a.mm.vmas.merge(i, a.mm.profile());
@@ -241,9 +240,11 @@ Error AddressSpace::madvise(u64 start, u64 length, int advice, const std::vector
     if (!r.known || profile().*r.known) row = &r;
     break;
   }
-  if (std::find(std::begin(UNMODELLED), std::end(UNMODELLED), advice) != std::end(UNMODELLED))
-    return fail(Cause::unmodelled_advice, u64(u32(advice)));
-  if (!row && !populates) return fail(Cause::unknown_advice, u64(u32(advice)));
+  if (!row && !populates) {
+    const bool unmodelled =
+        std::find(std::begin(UNMODELLED), std::end(UNMODELLED), advice) != std::end(UNMODELLED);
+    return fail(unmodelled ? Cause::unmodelled_advice : Cause::unknown_advice, u64(u32(advice)));
+  }
   if (!is_aligned(start, PAGE_SIZE)) return fail(Cause::start_unaligned, start);
   const u64 end = start + align_up(length, PAGE_SIZE);
   if (end < start || (length && align_up(length, PAGE_SIZE) == 0))

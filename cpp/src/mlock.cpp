@@ -22,8 +22,7 @@ Error AddressSpace::apply_lock(const char* call, u64 start, u64 length, u64 lock
                          vma->kind != VmaKind::hugetlb;
     if (changes) {
       if (split_would_exceed(at, piece_end)) return {Cause::map_count, call};
-      const VmaList::Index i = split_at(at);
-      split_at(piece_end);
+      const VmaList::Index i = split_off(at, piece_end);
       Vma& changed = vmas.edit(i);
       changed.flags = (changed.flags & ~VM_LOCKED) | lock;
       vmas.merge(i, profile());

@@ -10,7 +10,6 @@ namespace ptwalk {
 namespace {
 
 constexpr u64 MAX_LFS_FILESIZE = ~0ull >> 1;
-constexpr std::size_t MAX_MAP_COUNT = 65530;  // vm.max_map_count
 constexpr u32 KNOWN_FLAGS = MAP_SHARED_ | MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_ | MAP_LOCKED_ |
                             MAP_NORESERVE_ | MAP_POPULATE_ | MAP_FIXED_NOREPLACE_ |
                             0x20000 /*STACK*/;
@@ -153,20 +152,9 @@ Error AddressSpace::need_tables_for_pages(const char* call, u64 start, u64 end) 
                      machine->frames.available() >= most ? 0 : tables.frames_to_map(start, end));
 }
 
-Error AddressSpace::need_tables_for_change(const char* call, u64 start, u64 end) const {
-  // Tables that the range covers whole are shared, up to 512 GiB each; at its ends and at those of
-  // each VMA there is one of each level. Most often there is plenty for every VMA.
-  const u64 most = (vmas.all().size() + 1) * 2 * u64(tables.levels());
-  if (machine->frames.available() >= most + (end - start) / level_size(5)) return {};
+Error AddressSpace::count_tables_for_change(const char* call, u64 start, u64 end) const {
   const u64 nr_vmas = vmas.lower(end) - vmas.lower(start) + 1;
   return need_tables(call, nr_vmas * 2 * u64(tables.levels()) + (end - start) / level_size(5));
-}
-
-bool AddressSpace::split_would_exceed(u64 start, u64 end) const {
-  const Vma* first = vmas.find(start);
-  const Vma* last = vmas.find(end);
-  // Only a hole punched into the middle of one VMA adds to the count.
-  return first && first == last && first->start < start && vmas.all().size() >= MAX_MAP_COUNT;
 }
 
 VmaList::Index AddressSpace::split_at(u64 addr) {
@@ -176,8 +164,20 @@ VmaList::Index AddressSpace::split_at(u64 addr) {
   return vmas.split(i, addr);
 }
 
-void AddressSpace::free_pgtables(u64 start, u64 end) {
-  const VmaList::Index next = vmas.lower(end - 1);
+VmaList::Index AddressSpace::split_off(u64 start, u64 end) {
+  VmaList::Index i = vmas.lower(start);
+  if (vmas.all()[i].start < start) {
+    cover(Branch::vma_split);
+    i = vmas.split(i, start);
+  }
+  if (vmas.all()[i].end > end) {
+    cover(Branch::vma_split);
+    vmas.split(i, end);
+  }
+  return i;
+}
+
+void AddressSpace::free_pgtables(u64 start, u64 end, VmaList::Index next) {
   const u64 floor = next > 0 ? vmas.all()[next - 1].end : 0;
   const u64 ceiling = next < vmas.all().size() ? vmas.all()[next].start : 1ull << 57;
   tables.free_range(start, end, floor, ceiling);
@@ -185,20 +185,21 @@ void AddressSpace::free_pgtables(u64 start, u64 end) {
 
 AddressSpace::UnmapEvents AddressSpace::unmap_range(u64 start, u64 end) {
   UnmapEvents events{.contexts = {}, .range = {start, end}};
-  if (!vmas.first_intersecting(start, end)) return events;
-  const VmaList::Index first = split_at(start);
-  const VmaList::Index last = split_at(end);
-  for (VmaList::Index i = first; i < last; ++i) {
+  const VmaList::Index first = vmas.lower(start);
+  Range gone{};
+  for (VmaList::Index i = first; i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
     const Vma& vma = vmas.all()[i];
-    zap_range(vma, vma.start, vma.end, {.drop_marker = true});
+    const Range part{std::max(vma.start, start), std::min(vma.end, end)};
+    for (u64 splits = (vma.start < start) + (end < vma.end); splits; --splits)
+      cover(Branch::vma_split);
+    gone = {gone.empty() ? part.start : gone.start, part.end};
+    zap_range(vma, part.start, part.end, {.drop_marker = true});
     if (vma.uffd == NO_UFFD) continue;
     const bool told = machine->uffds[u64(vma.uffd)].features & UFFD_FEATURE_EVENT_UNMAP;
     auto& to = events.contexts;
     if (told && std::find(to.begin(), to.end(), vma.uffd) == to.end()) to.push_back(vma.uffd);
   }
-  const u64 low = vmas.all()[first].start, high = vmas.all()[last - 1].end;
-  vmas.erase(first, last);
-  free_pgtables(low, high);
+  if (!gone.empty()) free_pgtables(gone.start, gone.end, vmas.remove(start, end));
   return events;
 }
 

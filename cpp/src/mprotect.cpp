@@ -60,8 +60,7 @@ Error AddressSpace::mprotect(u64 start, u64 length, int prot, ProtectResult& acc
     const bool becomes_writable =
         (flags & VM_WRITE) && (found->flags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED;
     if (split_would_exceed(at, piece_end)) return fail(Cause::map_count);
-    VmaList::Index i = split_at(at);
-    split_at(piece_end);
+    VmaList::Index i = split_off(at, piece_end);
     vmas.edit(i).flags = flags;
     const u64 old_prot = vmas.all()[i].page_prot;
     i = vmas.merge(i, p);

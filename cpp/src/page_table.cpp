@@ -290,7 +290,11 @@ void PageTable::free_below(u64* table, Level level, Range span, u64 base, Range 
 }
 
 void PageTable::free_range(u64 start, u64 end, u64 floor, u64 ceiling) {
-  if (start < end) free_below(root_table(), levels_, {start, end}, 0, {floor, ceiling});
+  // Most often a neighbour needs every table of the range.
+  const u64 low = std::max(align_down(start, PMD_SIZE), align_up(floor, PMD_SIZE));
+  const u64 high = std::min(align_up(end, PMD_SIZE), align_down(ceiling, PMD_SIZE));
+  if (start < end && low < high)
+    free_below(root_table(), levels_, {start, end}, 0, {floor, ceiling});
 }
 
 void PageTable::free_pte_table(u64* pmd) { free_table(pmd); }

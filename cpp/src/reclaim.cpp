@@ -75,7 +75,7 @@ void Machine::reclaim_page(Pfn pfn) {
   if (page.mapcount > page.elsewhere) return;  // stored raw, where no reverse map leads: it stays
   if (anonymous) {
     if (discard) {
-      free_if_unused(pfn);
+      free_if_unused(pfn, page);
       return;
     }
     swap.edit(slot).cached = 0;

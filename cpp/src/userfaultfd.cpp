@@ -177,8 +177,7 @@ Result<u64> AddressSpace::uffd_register(UffdId id, u64 start, u64 length, u64 mo
 void AddressSpace::set_uffd(u64 start, u64 end, UffdId id, u64 uffd_flags) {
   const Profile& p = profile();
   const bool starts_inside = vmas.find(start)->start < start;
-  const VmaList::Index i = split_at(start);
-  split_at(end);
+  const VmaList::Index i = split_off(start, end);
   Vma& vma = vmas.edit(i);
   const bool wp_changes = (vma.flags ^ uffd_flags) & VM_UFFD_WP;
   cover(!uffd_flags                 ? Branch::unregistered
@@ -311,21 +310,19 @@ Error AddressSpace::writeprotect(UffdId id, u64 start, u64 length, u64 mode,
   const bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
   if ((mode & ~3ull) || (protect && dontwake)) return fail(Cause::bad_mode, mode);
   const u64 end = start + length;
-  const Vma* const first = vmas.first_intersecting(start, end);
-  if (first && (first->start > start || first->end < end)) cover(Branch::rule_wp_one_vma);
+  const Vma* vma = vmas.first_intersecting(start, end);
+  const bool whole = vma && vma->start <= start && end <= vma->end;
+  if (vma && !whole) cover(Branch::rule_wp_one_vma);
   if (p.wp_one_vma) {
-    const Vma* vma = vmas.find(start);
-    if (!vma || vma->end < end) return fail(Cause::one_vma_rule, start, end);
+    if (!whole) return fail(Cause::one_vma_rule, start, end);
     if (vma->uffd == NO_UFFD)
       return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);
-  } else if (!first) {
+  } else if (!vma) {
     return fail(Cause::no_vma, start, end);
   }
   if (protect)
     if (Error e = need_tables_for_change(call, start, end)) return e;
-  for (u64 at = start; at < end;) {
-    const Vma* vma = vmas.first_intersecting(at, end);
-    if (!vma) break;
+  for (u64 at = start; vma; vma = at < end ? vmas.first_intersecting(at, end) : nullptr) {
     if (vma->uffd_wp() && !vma->anonymous()) cover(Branch::rule_wp_file_backed);
     if (!vma->uffd_wp() || (!p.wp_file_backed && !vma->anonymous()))
       return fail(Cause::not_registered_wp, vma->start, vma->end, vma->flags);

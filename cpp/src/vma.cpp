@@ -39,6 +39,12 @@ void absorb(Vma& left, const Vma& right) {
   }
 }
 
+/// Takes what lies below `addr` off a VMA.
+void begin_at(Vma& vma, u64 addr) {
+  if (!planted(Mutant::split_forgets_offset)) vma.pgoff = vma.index_of(addr);
+  vma.start = addr;
+}
+
 /// File systems with page_mkwrite, whose shared mappings always want write faults.
 bool has_page_mkwrite(VmaKind kind) { return kind == VmaKind::regular || kind == VmaKind::dax; }
 
@@ -75,33 +81,39 @@ bool vma_wants_manual_pte_write_upgrade(const Profile& profile, const Vma& vma) 
   return vma.flags & VM_WRITE;
 }
 
-VmaList::Index VmaList::search(u64 addr) const {
+const Vma VmaList::NO_VMA{};
+
+const Vma* VmaList::search(u64 addr) const {
   // Few are looked through from the front: nobody can foresee the turns of a binary search.
-  constexpr std::size_t FEW = 16;
-  if (vmas_.size() <= FEW) {
-    recent_ = 0;
-    while (recent_ < vmas_.size() && vmas_[recent_].end <= addr) ++recent_;
-    return recent_;
+  constexpr std::ptrdiff_t FEW = 16;
+  const Vma *found = vmas_.data(), *const end = past();
+  if (end - found <= FEW) {
+    while (found != end && found->end <= addr) ++found;
+  } else {
+    found = std::upper_bound(found, end, addr, [](u64 a, const Vma& vma) { return a < vma.end; });
   }
-  const auto at = std::upper_bound(vmas_.begin(), vmas_.end(), addr,
-                                   [](u64 a, const Vma& vma) { return a < vma.end; });
-  return recent_ = Index(at - vmas_.begin());
+  if (found != end) recent_ = found;
+  return found;
 }
 
 void VmaList::save() {
   undo_->save(
       this,
-      [](void* self, UndoLog::Bytes saved) { assign(static_cast<VmaList*>(self)->vmas_, saved); },
+      [](void* self, UndoLog::Bytes saved) {
+        auto& list = *static_cast<VmaList*>(self);
+        assign(list.vmas_, saved);
+        list.recent_ = &NO_VMA;
+      },
       bytes_of(vmas_));
 }
 
 VmaList::Index VmaList::split(Index i, u64 addr) {
   will_change();
   Vma upper = vmas_[i];
-  if (!planted(Mutant::split_forgets_offset)) upper.pgoff = vmas_[i].index_of(addr);
-  upper.start = addr;
+  begin_at(upper, addr);
   vmas_[i].end = addr;
   vmas_.insert(vmas_.begin() + std::ptrdiff_t(i) + 1, upper);
+  recent_ = &NO_VMA;
   return i + 1;
 }
 
@@ -109,6 +121,26 @@ VmaList::Index VmaList::insert(const Vma& vma) {
   will_change();
   const Index i = lower(vma.start);
   vmas_.insert(vmas_.begin() + std::ptrdiff_t(i), vma);
+  recent_ = &NO_VMA;
+  return i;
+}
+
+void VmaList::erase(Index first, Index last) {
+  vmas_.erase(vmas_.begin() + std::ptrdiff_t(first), vmas_.begin() + std::ptrdiff_t(last));
+  recent_ = &NO_VMA;
+}
+
+VmaList::Index VmaList::remove(u64 start, u64 end) {
+  will_change();
+  Index i = lower(start);
+  if (vmas_[i].start < start) {
+    if (end < vmas_[i].end) split(i, end);
+    vmas_[i++].end = start;
+  }
+  Index last = i;
+  while (last < vmas_.size() && vmas_[last].end <= end) ++last;
+  if (last < vmas_.size() && vmas_[last].start < end) begin_at(vmas_[last], end);
+  if (i < last) erase(i, last);
   return i;
 }
 

@@ -38,17 +38,7 @@ void AddressSpace::install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old) 
   if (!vma.uffd_wp()) cover(Branch::rule_persist_needs_uffd_vma);
   if (p.persist_needs_uffd_vma && !vma.uffd_wp()) return;
   cover(Branch::zap_leaves_marker);
-  *pte = p.make_marker(PTE_MARKER_UFFD_WP);
-}
-
-void AddressSpace::release_present(u64 pte) {
-  if (pte & _PAGE_SPECIAL) return;
-  const Pfn pfn = pte_pfn(pte);
-  Page* page = machine->pages.find(pfn);
-  if (!page) return;
-  if (!page->anon() && profile().pte_dirty(pte)) page->flags |= PG_dirty;
-  if (planted(Mutant::zap_keeps_mapping)) return;
-  machine->unmap_page(pfn);
+  *pte = machine->shared_tables.word(Uniform::marker);
 }
 
 void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) {
@@ -57,7 +47,7 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
   if (pte_none(old)) return;
   machine->coverage.meet(LeafWalk::zap, p, old);
   if (pte_present(old)) {
-    const Page* page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
+    Page* const page = old & _PAGE_SPECIAL ? nullptr : machine->pages.find(pte_pfn(old));
     const bool copies_stay = !details.even_cows && !planted(Mutant::zap_takes_copies);
     if (copies_stay && page && page->anon()) {
       cover(Branch::zap_copy_stays);
@@ -65,7 +55,8 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
     }
     cover(!page ? Branch::zap_special : page->anon() ? Branch::zap_anon : Branch::zap_file);
     *pte = 0;
-    release_present(old);
+    if (page && !page->anon() && p.pte_dirty(old)) page->flags |= PG_dirty;
+    if (page && !planted(Mutant::zap_keeps_mapping)) machine->unmap_page(pte_pfn(old), *page);
   } else if (const u64 bits = p.marker_bits(old); bits & PTE_MARKER_UFFD_WP) {
     if (!vma.anonymous() && !details.drop_marker) {
       cover(Branch::zap_marker_stays);
@@ -99,7 +90,19 @@ void AddressSpace::zap_pte(const Vma& vma, u64* pte, const ZapDetails& details) 
   if (!details.drop_marker) install_uffd_wp_if_needed(vma, pte, old);
 }
 
+void AddressSpace::zap_ptes(const Vma& vma, u64* pte, u64 nr, const ZapDetails& details) {
+  for (const u64* const end = pte + nr; pte != end; ++pte)
+    if (!pte_none(*pte)) zap_pte(vma, pte, details);
+}
+
 void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details) {
+  if (u64* const pte = tables.recent({start, end})) {  // part of one table, as most ranges are
+    u64* const stop = pte + ((end - start) >> PAGE_SHIFT);
+    u64* const first = std::find_if_not(pte, stop, pte_none);
+    if (first == stop) return;
+    machine->frames.will_store(first, u64(stop - first));
+    return zap_ptes(vma, first, u64(stop - first), details);
+  }
   for (u64 addr = start, next; addr < end; addr = next) {
     const Extent at = tables.extent(addr, end);
     next = at.end;
@@ -115,8 +118,7 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
       cover_absent(Branch::zap_pgd, at.level);
       continue;
     }
-    for (u64* pte = table; pte != table + nr; ++pte)
-      if (!pte_none(*pte)) zap_pte(vma, pte, details);
+    zap_ptes(vma, table, nr, details);
     if (nr < PTRS_PER_TABLE) continue;
     // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)
     if (details.reclaim_tables && table_is_empty(table)) {

@@ -20,6 +20,7 @@ inline constexpr int PROT_READ_ = 1, PROT_WRITE_ = 2, PROT_EXEC_ = 4;
 inline constexpr u32 MAP_SHARED_ = 1, MAP_PRIVATE_ = 2, MAP_FIXED_ = 0x10, MAP_ANONYMOUS_ = 0x20,
                      MAP_LOCKED_ = 0x2000, MAP_NORESERVE_ = 0x4000, MAP_POPULATE_ = 0x8000,
                      MAP_FIXED_NOREPLACE_ = 0x100000;
+inline constexpr std::size_t MAX_MAP_COUNT = 65530;  ///< vm.max_map_count
 inline constexpr u32 MREMAP_MAYMOVE_ = 1, MREMAP_FIXED_ = 2, MREMAP_DONTUNMAP_ = 4;
 
 enum class Outcome : u8 { done, blocked, signal };
@@ -231,11 +232,25 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
     return need_tables(call, tables.frames_to_map(page, page + PAGE_SIZE));
   }
   [[nodiscard]] Error need_tables_for_pages(const char* call, u64 start, u64 end) const;
-  [[nodiscard]] Error need_tables_for_change(const char* call, u64 start, u64 end) const;
-  /// Whether splitting at `addr` would exceed vm.max_map_count.
-  [[nodiscard]] bool split_would_exceed(u64 start, u64 end) const;
+  [[nodiscard]] Error need_tables_for_change(const char* call, u64 start, u64 end) const {
+    // Tables that the range covers whole are shared, up to 512 GiB each; at its ends and at those
+    // of each VMA there is one of each level. Most often there is plenty for every VMA.
+    const u64 most = (vmas.all().size() + 1) * 2 * u64(tables.levels());
+    if (machine->frames.available() >= most + (end - start) / level_size(5)) return {};
+    return count_tables_for_change(call, start, end);
+  }
+  [[nodiscard]] Error count_tables_for_change(const char* call, u64 start, u64 end) const;
+  /// Whether making [start, end) an own part would exceed vm.max_map_count: only a hole punched
+  /// into the middle of one VMA adds to the count.
+  [[nodiscard]] bool split_would_exceed(u64 start, u64 end) const {
+    if (vmas.all().size() < MAX_MAP_COUNT) return false;
+    const Vma* const first = vmas.find(start);
+    return first && first->start < start && end < first->end;
+  }
   /// Makes `addr` a VMA boundary; the index of the first VMA at or above it.
   VmaList::Index split_at(u64 addr);
+  /// Makes a part of one VMA a VMA of its own; its index.
+  VmaList::Index split_off(u64 start, u64 end);
   /// The highest gap of `length`, or 0. (arch_get_unmapped_area_topdown, without a random offset)
   [[nodiscard]] u64 pick_address(u64 length) const;
   /// UNMAP messages that a call still has to send: the contexts and the range.
@@ -246,8 +261,9 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   /// Unmaps whatever lies in [start, end): entries, VMAs, tables.
   [[nodiscard]] UnmapEvents unmap_range(u64 start, u64 end);
   void send(const UnmapEvents& events);
-  /// Frees the tables of [start, end) that no VMA needs. (free_pgtables, mm/memory.c, v6.18)
-  void free_pgtables(u64 start, u64 end);
+  /// Frees the tables of [start, end) that no VMA needs; `next` is the first VMA above.
+  /// (free_pgtables, mm/memory.c, v6.18)
+  void free_pgtables(u64 start, u64 end, VmaList::Index next);
 
   // mremap.cpp
   struct Move {
@@ -341,11 +357,10 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   };
   void zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
   void zap_shared(const Vma& vma, u64 start, const Extent& at, const ZapDetails& details);
+  void zap_ptes(const Vma& vma, u64* pte, u64 nr, const ZapDetails& details);
   void zap_pte(const Vma& vma, u64* pte, const ZapDetails& details);
   /// Leaves a marker in a none entry that was armed, where the profile says so. (7.3 "persist")
   void install_uffd_wp_if_needed(const Vma& vma, u64* pte, u64 old);
-  /// After a zap: map count, dirty transfer, freeing.
-  void release_present(u64 pte);
 };
 
 /// Facts of a page for AddressSpace::load_pages: anonymous, of the VMA's file, exclusive, dirty,

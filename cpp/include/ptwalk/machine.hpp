@@ -86,7 +86,10 @@ class Machine : public std::enable_shared_from_this<Machine> {
 
   // Page cache and swap. (mm/filemap.c, mm/shmem.c, mm/swapfile.c)
   /// The frame of the file's page, or 0; swapped-out shmem pages count as absent.
-  [[nodiscard]] Pfn cached_page(FileId file, u64 index) const;
+  [[nodiscard]] Pfn cached_page(FileId file, u64 index) const {
+    const CacheEntry* found = files[u64(file)].cache.find(index);
+    return !found || found->swapped() ? 0 : found->pfn;
+  }
   /// The frame of the file's page, brought in if need be (a new zeroed page, or from swap).
   Pfn get_page(FileId file, u64 index);
   /// A new anonymous page at linear index `index`, exclusive to its first mapping.
@@ -103,8 +106,14 @@ class Machine : public std::enable_shared_from_this<Machine> {
   void map_page(Pfn pfn) {
     if (Page* page = pages.find(pfn)) ++page->mapcount;
   }
-  void unmap_page(Pfn pfn);
-  void free_if_unused(Pfn pfn);
+  void unmap_page(Pfn pfn) {
+    if (Page* page = pages.find(pfn)) unmap_page(pfn, *page);
+  }
+  /// The same for whoever has found its facts, to be changed.
+  void unmap_page(Pfn pfn, Page& page) {
+    if (page.mapcount && --page.mapcount == 0) free_if_unused(pfn, page);
+  }
+  void free_if_unused(Pfn pfn, const Page& page);
 
   /// write(2), read(2), ftruncate(2), fallocate(PUNCH_HOLE) on a file, all its mappings included.
   void file_write(FileId file, u64 offset, u64 length);

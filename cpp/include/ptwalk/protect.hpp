@@ -44,7 +44,8 @@ enum class Warning : u8 { table_alloc_failed, bad_page_map };
 
 /// Everything that one or more calls of change_protection() did.
 struct ProtectResult {
-  u64 pages = 0;  ///< the kernel's return value; 0 with an error
+  ProtectResult() {}  // not the compiler's: value-initialization would fill the list's room too
+  u64 pages = 0;      ///< the kernel's return value; 0 with an error
   u64 none_to_marker = 0;
   u64 marker_to_none = 0;
   u64 present = 0;       ///< present entries counted, changed or not; NUMA skips are not

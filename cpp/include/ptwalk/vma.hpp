@@ -69,6 +69,7 @@ struct Vma {
   VmaKind kind = VmaKind::anon;
 
   [[nodiscard]] u64 length() const { return end - start; }
+  [[nodiscard]] bool holds(u64 addr) const { return start <= addr && addr < end; }
   /// vma_is_anonymous(): no operations table, so private anonymous memory only.
   [[nodiscard]] bool anonymous() const { return kind == VmaKind::anon; }
   [[nodiscard]] bool shared() const { return flags & VM_SHARED; }
@@ -95,6 +96,8 @@ class VmaList {
  public:
   using Index = std::size_t;
   explicit VmaList(UndoLog* undo = nullptr) : undo_(undo), stamp_(epoch_of(undo)) {}
+  VmaList(const VmaList&) = delete;
+  VmaList& operator=(const VmaList&) = delete;
   [[nodiscard]] const std::vector<Vma>& all() const { return vmas_; }
   /// The VMA at `i`, to be changed in all but its order.
   [[nodiscard]] Vma& edit(Index i) {
@@ -102,24 +105,26 @@ class VmaList {
     return vmas_[i];
   }
   /// Index of the first VMA that ends above `addr`; all().size() where there is none. (find_vma)
-  [[nodiscard]] Index lower(u64 addr) const { return recent_holds(addr) ? recent_ : search(addr); }
+  [[nodiscard]] Index lower(u64 addr) const {
+    return Index((recent_->holds(addr) ? recent_ : search(addr)) - vmas_.data());
+  }
   /// The VMA that holds `addr`, or nullptr. (vma_lookup)
   [[nodiscard]] const Vma* find(u64 addr) const {
-    const Index i = lower(addr);
-    return i < vmas_.size() && vmas_[i].start <= addr ? &vmas_[i] : nullptr;
+    if (recent_->holds(addr)) return recent_;
+    const Vma* const vma = search(addr);
+    return vma != past() && vma->start <= addr ? vma : nullptr;
   }
   [[nodiscard]] const Vma* first_intersecting(u64 start, u64 end) const {
-    const Index i = lower(start);
-    return i < vmas_.size() && vmas_[i].start < end ? &vmas_[i] : nullptr;
+    const Vma* const vma = recent_->holds(start) ? recent_ : search(start);
+    return vma != past() && vma->start < end ? vma : nullptr;
   }
 
   /// Splits the VMA at `i` so that `addr` becomes a boundary; returns the index of the upper part.
   Index split(Index i, u64 addr);
   Index insert(const Vma& vma);
-  void erase(Index first, Index last) {
-    will_change();
-    vmas_.erase(vmas_.begin() + std::ptrdiff_t(first), vmas_.begin() + std::ptrdiff_t(last));
-  }
+  /// Takes [start, end) out of the VMAs that lie there, of which there is one; returns the index of
+  /// the first above.
+  Index remove(u64 start, u64 end);
   /// Merges the VMA at `i`, just changed or made, with the neighbours that allow it; returns the
   /// index of the VMA that holds it now. (vma_merge, mm/vma.c, v6.18)
   Index merge(Index i, const Profile& profile, bool with_next = true);
@@ -128,20 +133,22 @@ class VmaList {
   [[nodiscard]] u32 reusable_anon_vma(Index i) const;
 
  private:
+  void erase(Index first, Index last);
   void will_change() {
     if (must_save(undo_, stamp_)) save();
   }
   void save();
-  [[nodiscard]] bool recent_holds(u64 addr) const {
-    return recent_ < vmas_.size() && vmas_[recent_].start <= addr && addr < vmas_[recent_].end;
-  }
-  /// lower() among all of them.
-  [[nodiscard]] Index search(u64 addr) const;
+  [[nodiscard]] const Vma* past() const { return vmas_.data() + vmas_.size(); }
+  /// The first of all of them that ends above `addr`, or past().
+  [[nodiscard]] const Vma* search(u64 addr) const;
 
   UndoLog* undo_;
   std::vector<Vma> vmas_;
   u64 stamp_;
-  mutable Index recent_ = 0;  ///< what was found last: a call asks for the same VMA again and again
+  /// What was found last: a call asks for the same VMA again and again. It never dangles: NO_VMA,
+  /// which holds no address, once any VMA has moved.
+  mutable const Vma* recent_ = &NO_VMA;
+  static const Vma NO_VMA;
 };
 
 }  // namespace ptwalk
