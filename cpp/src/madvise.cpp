@@ -204,11 +204,11 @@ struct Row {
 };
 
 constexpr Row ROWS[] = {
-    {0, nothing},  // NORMAL
-    {1, nothing},  // RANDOM
-    {2, nothing},  // SEQUENTIAL
-    {3, nothing},  // WILLNEED
-    {MADV_DONTNEED_, dontneed},
+    {MADV_DONTNEED_, dontneed},  // asked for most often
+    {0, nothing},                // NORMAL
+    {1, nothing},                // RANDOM
+    {2, nothing},                // SEQUENTIAL
+    {3, nothing},                // WILLNEED
     {MADV_FREE_, free_lazily},
     {MADV_REMOVE_, remove_pages},
     {MADV_DONTFORK_, change_flags},

@@ -190,8 +190,7 @@ AddressSpace::UnmapEvents AddressSpace::unmap_range(u64 start, u64 end) {
   for (VmaList::Index i = first; i < vmas.all().size() && vmas.all()[i].start < end; ++i) {
     const Vma& vma = vmas.all()[i];
     const Range part{std::max(vma.start, start), std::min(vma.end, end)};
-    for (u64 splits = (vma.start < start) + (end < vma.end); splits; --splits)
-      cover(Branch::vma_split);
+    machine->coverage.hit(Branch::vma_split, u64(vma.start < start) + u64(end < vma.end));
     gone = {gone.empty() ? part.start : gone.start, part.end};
     zap_range(vma, part.start, part.end, {.drop_marker = true});
     if (vma.uffd == NO_UFFD) continue;

@@ -72,8 +72,7 @@ Error AddressSpace::mprotect(u64 start, u64 length, int prot, ProtectResult& acc
     const bool upgrade = p.manual_write_upgrade ? vma_wants_manual_pte_write_upgrade(p, vma)
                                                 : vma_wants_writenotify(p, vma, old_prot);
     vma.page_prot = vma_page_prot(p, vma);
-    const Vma changed = vma;
-    if (Error e = ptwalk::change_protection(*this, changed, {at, piece_end}, changed.page_prot,
+    if (Error e = ptwalk::change_protection(*this, vma, {at, piece_end}, vma.page_prot,
                                             upgrade ? MM_CP_TRY_CHANGE_WRITABLE : 0, account))
       return fail(e.cause, e.a, e.b, e.c);
     cover(upgrade ? Branch::mprotect_upgrades : Branch::mprotect_plain);

@@ -90,7 +90,7 @@ bool AddressSpace::move_page_tables(const Vma& source, const Move& move, bool cl
     const bool whole = part == PMD_SIZE && pte_none(*to_pmd);
     if (whole && !clear_uffd) return true;
     if (whole && moved_uniform(from_addr, clear_uffd) != Uniform::no)
-      return tables.populate(to_pmd, PMD_LEVEL, _PAGE_TABLE, Uniform::none);
+      return tables.populate(to_pmd, PMD_LEVEL, _PAGE_TABLE, Uniform::none) != 0;
     return tables.ensure(to_addr, PTE_LEVEL) != nullptr;
   };
   const auto transfer = [&](u64 from_addr, u64 to_addr, u64 part) {

@@ -79,18 +79,20 @@ PagePool::NewPage PagePool::take_new() {
   Page* page = &room(next);
   while (page->flags & PG_allocated) page = &room(++next_);
   page->epoch = epoch_of(undo_);
-  if (must_save(undo_, next_stamp_) || (next_ != next && undo_ && undo_->active())) {
-    undo_->save_for(
-        this,
-        [](void* self, UndoLog::Bytes saved) {
-          auto& pool = *static_cast<PagePool*>(self);
-          const auto run = value_of<NewRun>(saved);
-          for (Pfn pfn = run.first; pfn < pool.next_; ++pfn) pool.forget(pfn);
-          pool.next_ = run.next;
-        },
-        NewRun{next, next_});
-  }
+  if (must_save(undo_, next_stamp_) || (next_ != next && undo_ && undo_->active())) save_run(next);
   return {next_++, *page};
+}
+
+void PagePool::save_run(Pfn next) {
+  undo_->save_for(
+      this,
+      [](void* self, UndoLog::Bytes saved) {
+        auto& pool = *static_cast<PagePool*>(self);
+        const auto run = value_of<NewRun>(saved);
+        for (Pfn pfn = run.first; pfn < pool.next_; ++pfn) pool.forget(pfn);
+        pool.next_ = run.next;
+      },
+      NewRun{next, next_});
 }
 
 PagePool::NewPage PagePool::make_page(u16 flags) {

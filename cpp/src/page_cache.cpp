@@ -15,17 +15,17 @@ u64 PageCache::next_beyond(u64 key, u64 end) const {
   return NO_INDEX;
 }
 
-CacheEntry& PageCache::edit(u64 index) {
-  if (!node_of(index)) recent_.node = &nodes_[index >> SHIFT];
-  Node& node = const_cast<Node&>(*recent_.node);
-  will_change(node);
-  const u64 i = index & (ENTRIES - 1);
-  if (!(node.chunk.present >> i & 1)) {
-    node.chunk.entries[i] = {};
-    node.chunk.present |= 1ull << i;
-    ++size_.entries;
-  }
-  return node.chunk.entries[i];
+PageCache::Node& PageCache::make_node(u64 key) {
+  Node& node = nodes_[key];
+  recent_ = {key, &node};
+  return node;
+}
+
+void PageCache::save(Chunk& chunk) {
+  if (chunk.present)
+    undo_->save(chunk);
+  else
+    undo_->save(chunk.present);
 }
 
 void PageCache::erase(u64 index) {

@@ -113,13 +113,13 @@ u64* PageTable::make_to_store(u64 addr, Level level, u64 nr) {
   u64* table = root_table();
   for (Level at = levels_; at > level; --at) {
     u64* entry = &table[level_index(addr, at)];
-    EntryKind what = kind(*entry, at);
+    const EntryKind what = kind(*entry, at);
     if (what == EntryKind::none) {
-      if (!populate(entry, at)) return nullptr;
-    } else if (what != EntryKind::table) {
-      return nullptr;
+      const Pfn made = populate(entry, at);
+      table = made ? frames_->table(made) : nullptr;
+    } else {
+      table = what == EntryKind::table ? own(entry) : nullptr;
     }
-    table = own(entry);
     if (!table) return nullptr;
   }
   return to_store(&table[level_index(addr, level)], addr, level, nr);
@@ -140,14 +140,14 @@ u64* PageTable::own(u64* entry) {
   return frames_->table(copy);
 }
 
-bool PageTable::populate(u64* entry, Level level, u64 flags, Uniform uniform) {
-  if (counts_.fail_countdown && --counts().fail_countdown == 0) return false;
+Pfn PageTable::populate(u64* entry, Level level, u64 flags, Uniform uniform) {
+  if (counts_.fail_countdown && --counts().fail_countdown == 0) return 0;
   const bool shares = uniform != Uniform::no;
   const Pfn pfn = shares ? shared_->take(uniform, level - 1) : frames_->alloc(level - 1);
-  if (!pfn) return false;
+  if (!pfn) return 0;
   store(entry, (pfn << PAGE_SHIFT) | flags);
   counts().tables += shares ? tables_in(level - 1) : 1;
-  return true;
+  return pfn;
 }
 
 bool PageTable::fill(u64 start, u64 end, Uniform uniform) {

@@ -8,6 +8,8 @@ UndoLog::Position UndoLog::mark() {
   return used_;
 }
 
+void UndoLog::enlarge() { bytes_.resize(2 * used_); }
+
 void UndoLog::save(void* object, Restore restore, Bytes data, Bytes more) {
   std::byte* const to = grow({object, restore, data.size() + more.size()});
   if (!data.empty()) std::memcpy(to, data.data(), data.size());

@@ -54,7 +54,7 @@ u64 vm_get_page_prot(u64 vm_flags) {
   constexpr u64 RO_NX = _PAGE_NX | _PAGE_PRESENT | _PAGE_USER | _PAGE_ACCESSED;
   constexpr u64 RO = RO_NX & ~_PAGE_NX;
   // protection_map[xwr] of private mappings; shared ones add RW where VM_WRITE is set.
-  constexpr u64 map[8] = {PAGE_NONE, RO_NX, RO_NX, RO_NX, RO, RO, RO, RO};
+  static constexpr u64 map[8] = {PAGE_NONE, RO_NX, RO_NX, RO_NX, RO, RO, RO, RO};
   u64 word = map[vm_flags & VM_ACCESS_FLAGS];
   if ((vm_flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED)) word |= _PAGE_RW;
   return word | ((vm_flags & VM_PKEY_MASK) >> VM_PKEY_SHIFT << 59);

@@ -103,6 +103,10 @@ void AddressSpace::zap_range(const Vma& vma, u64 start, u64 end, const ZapDetail
     machine->frames.will_store(first, u64(stop - first));
     return zap_ptes(vma, first, u64(stop - first), details);
   }
+  zap_tables(vma, start, end, details);
+}
+
+void AddressSpace::zap_tables(const Vma& vma, u64 start, u64 end, const ZapDetails& details) {
   for (u64 addr = start, next; addr < end; addr = next) {
     const Extent at = tables.extent(addr, end);
     next = at.end;

@@ -119,6 +119,38 @@ TEST_CASE("a split keeps every page at its offset, and a merge undoes it") {
   CHECK(list.all()[0].end == whole.end);
 }
 
+TEST_CASE("a range is taken out of one VMA's middle, its ends, and of several VMAs") {
+  struct Row {
+    u64 start, end;  // of what goes, in pages
+    std::vector<std::pair<u64, u64>> left;
+    VmaList::Index above;
+  };
+  const Row rows[] = {
+      {1, 2, {{0, 1}, {2, 4}, {4, 6}, {8, 10}}, 1},
+      {0, 1, {{1, 4}, {4, 6}, {8, 10}}, 0},
+      {5, 8, {{0, 4}, {4, 5}, {8, 10}}, 2},
+      {4, 6, {{0, 4}, {8, 10}}, 1},
+      {3, 9, {{0, 3}, {9, 10}}, 1},
+      {0, 20, {}, 0},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.start);
+    VmaList list;
+    for (const Vma& vma : {anon(0, 4), anon(4, 2, VM_READ), anon(8, 2)}) list.insert(vma);
+    (void)list.find(BASE + row.start * PAGE_SIZE);
+    CHECK(list.remove(BASE + row.start * PAGE_SIZE, BASE + row.end * PAGE_SIZE) == row.above);
+    REQUIRE(list.all().size() == row.left.size());
+    for (std::size_t i = 0; i < row.left.size(); ++i) {
+      const Vma& vma = list.all()[i];
+      CHECK(vma.start == BASE + row.left[i].first * PAGE_SIZE);
+      CHECK(vma.end == BASE + row.left[i].second * PAGE_SIZE);
+      CHECK(vma.pgoff == vma.start >> PAGE_SHIFT);
+      CHECK(list.find(vma.start) == &vma);
+    }
+    CHECK(list.find(BASE + row.start * PAGE_SIZE) == nullptr);
+  }
+}
+
 TEST_CASE("neighbours merge when flags, file, offset and userfaultfd agree (vma_merge)") {
   CHECK(merges(anon(0, 2), anon(2, 2)));
   CHECK_FALSE(merges(anon(0, 2), anon(3, 2)));

@@ -357,6 +357,7 @@ class AddressSpace : public std::enable_shared_from_this<AddressSpace> {
   };
   void zap_range(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
   void zap_shared(const Vma& vma, u64 start, const Extent& at, const ZapDetails& details);
+  void zap_tables(const Vma& vma, u64 start, u64 end, const ZapDetails& details);
   void zap_ptes(const Vma& vma, u64* pte, u64 nr, const ZapDetails& details);
   void zap_pte(const Vma& vma, u64* pte, const ZapDetails& details);
   /// Leaves a marker in a none entry that was armed, where the profile says so. (7.3 "persist")

@@ -55,7 +55,7 @@ class FrameArena {
     const u64 first = u64(entry - reserved_.base), row = first / PTRS_PER_TABLE;
     const u64 line = first % PTRS_PER_TABLE / WORDS_PER_LINE;
     const u64 last = (first % PTRS_PER_TABLE + nr - 1) / WORDS_PER_LINE;
-    const u64 lines = (ALL_LINES >> (63 - last)) & (ALL_LINES << line);
+    const u64 lines = ((2ull << (last - line)) - 1) << line;
     FrameInfo& info = info_[row];
     if (undo_ && undo_->active() && (info.epoch != undo_->epoch() || (lines & ~info.lines)))
       save_entries(row, lines);

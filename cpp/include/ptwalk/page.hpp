@@ -126,6 +126,7 @@ class PagePool {
   Page& fill(Page& page, u16 flags);
   Page& make(Pfn pfn);
   NewPage take_new();
+  void save_run(Pfn next);
   NewPage take_freed();
   /// Undoes the making of a page.
   void forget(Pfn pfn);

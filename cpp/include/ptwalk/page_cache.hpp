@@ -42,7 +42,18 @@ class PageCache {
   [[nodiscard]] bool empty() const { return size_.entries == 0; }
 
   /// The entry, to be changed; made if there is none.
-  CacheEntry& edit(u64 index);
+  CacheEntry& edit(u64 index) {
+    const Node* const known = node_of(index);
+    Node& node = known ? const_cast<Node&>(*known) : make_node(index >> SHIFT);
+    will_change(node);
+    const u64 i = index & (ENTRIES - 1);
+    if (!(node.chunk.present >> i & 1)) {
+      node.chunk.entries[i] = {};
+      node.chunk.present |= 1ull << i;
+      ++size_.entries;
+    }
+    return node.chunk.entries[i];
+  }
   void erase(u64 index);
   /// Without entries, as for another file; what held them is kept for its own.
   void reset();
@@ -75,7 +86,8 @@ class PageCache {
   }
   void look_for(u64 key) const;
   /// What lies in entries that are not present is nobody's.
-  void save(Chunk& chunk) { chunk.present ? undo_->save(chunk) : undo_->save(chunk.present); }
+  void save(Chunk& chunk);
+  Node& make_node(u64 key);
   /// The first index of a node above that one that has an entry, as next() does.
   [[nodiscard]] u64 next_beyond(u64 key, u64 end) const;
   void will_change(Node& node) {

@@ -91,9 +91,9 @@ class PageTable {
     *entry = value;
   }
   /// Puts a new table below a none `entry` of `level`, or with `uniform` shared tables down to the
-  /// PTE level; false when no frame can be had.
-  [[nodiscard]] bool populate(u64* entry, Level level, u64 flags = _PAGE_TABLE,
-                              Uniform uniform = Uniform::no);
+  /// PTE level; its frame, or 0 when none can be had.
+  [[nodiscard]] Pfn populate(u64* entry, Level level, u64 flags = _PAGE_TABLE,
+                             Uniform uniform = Uniform::no);
   /// The entries of a range that lies in the PTE table that was stored to last and is not all of
   /// it; nullptr for other ranges.
   [[nodiscard]] u64* recent(Range range) const {

@@ -71,10 +71,12 @@ class UndoLog {
   std::byte* grow(const Record& record) {
     const std::size_t at = used_, end = at + padded(record.size);
     used_ = end + sizeof record;
-    if (used_ > bytes_.size()) bytes_.resize(2 * used_);
+    if (used_ > bytes_.size()) enlarge();
     std::memcpy(&bytes_[end], &record, sizeof record);
     return &bytes_[at];
   }
+
+  void enlarge();
 
   std::vector<std::byte> bytes_;  // room; the first used_ are records
   std::size_t used_ = 0;
