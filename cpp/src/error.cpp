@@ -72,6 +72,8 @@ constexpr Row ROWS[] = {
      "start {a} is below mmap_min_addr ({B}); the first mappable address is {b}"},
     {Cause::beyond_task_size, EINVAL,
      "range of length {B} from {a} leaves user memory, which ends at {c}; shorten it"},
+    {Cause::beyond_access, EFAULT,
+     "{B} bytes from {a} reach beyond {c}, where user memory ends; shorten the range"},
     {Cause::offset_unaligned, EINVAL,
      "offset {A} is not page aligned (4096); round down with ptwalk.page_align_down"},
     {Cause::offset_overflow, EOVERFLOW,
@@ -174,7 +176,7 @@ constexpr Row ROWS[] = {
     {Cause::partial, EAGAIN, "stopped after {A} bytes; call again for the rest"},
 };
 
-static_assert(std::size(ROWS) == std::size_t(Cause::partial) + 1, "one row per cause");
+static_assert(std::size(ROWS) == std::size_t(Cause::beyond_access) + 1, "one row per cause");
 
 /// The row of each cause.
 constexpr auto INDICES = [] {

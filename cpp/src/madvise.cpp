@@ -249,11 +249,8 @@ Error AddressSpace::madvise(u64 start, u64 length, int advice, const std::vector
   const u64 end = start + align_up(length, PAGE_SIZE);
   if (end < start || (length && align_up(length, PAGE_SIZE) == 0))
     return fail(Cause::wraps, start, length);
-  if (populates) {
-    auto done = populate(start, end - start, advice == MADV_POPULATE_WRITE_);
-    done.error.call = "madvise";
-    return done.error;
-  }
+  if (populates)  // beyond user memory there is a hole, like any other
+    return fault_in("madvise", start, end, {.write = advice == MADV_POPULATE_WRITE_}).error;
   bool gap = false;
   for (u64 at = start; at < end;) {
     const Vma* vma = vmas.first_intersecting(at, end);

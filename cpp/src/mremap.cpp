@@ -257,12 +257,16 @@ Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 f
   const bool fixed = flags & MREMAP_FIXED_, keep = flags & MREMAP_DONTUNMAP_;
   if ((flags & ~7u) || (fixed && !(flags & MREMAP_MAYMOVE_)))
     return fail(refuse(Cause::bad_mremap_flags, flags));
-  if (keep && (!(flags & MREMAP_MAYMOVE_) || old_length != new_length))
+  const u64 unit = profile().mremap_multi_vma ? PAGE_SIZE : 1;  // rounded before or after
+  const bool resizes = align_up(old_length, unit) != align_up(new_length, unit);
+  if (keep && (!(flags & MREMAP_MAYMOVE_) || resizes))
     return fail(refuse(Cause::resized_old, old_length, new_length));
   if (!is_aligned(addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, addr));
   old_length = align_up(old_length, PAGE_SIZE);
   new_length = align_up(new_length, PAGE_SIZE);
   if (!new_length) return fail(refuse(Cause::length_zero));
+  if (profile().mremap_multi_vma && new_length > task_size())
+    return fail(refuse(Cause::beyond_task_size, addr, new_length, task_size()));
   if (!old_length) return fail(refuse(Cause::resized_old, old_length, new_length));
   if (fixed || keep) {  // vrm_implies_new_addr(): an address, for DONTUNMAP alone a hint
     if (!is_aligned(new_addr, PAGE_SIZE)) return fail(refuse(Cause::start_unaligned, new_addr));
@@ -275,8 +279,11 @@ Result<u64> AddressSpace::mremap(u64 addr, u64 old_length, u64 new_length, u32 f
   const Vma* vma = vmas.find(addr);
   if (!vma) return fail(refuse(Cause::not_mapped, addr));
   if (new_length < old_length) {
+    const u64 rest = addr + new_length, length = old_length - new_length;
+    if (rest > task_size() || length > task_size() - rest)  // what munmap of it says
+      return fail(refuse(Cause::beyond_task_size, rest, length, task_size()));
     cover(Branch::mremap_shrinks);
-    send(unmap_range(addr + new_length, addr + old_length));
+    send(unmap_range(rest, rest + length));
     return {addr, {}};
   }
   // Nothing to do is no error, whatever the range covers. (mremap_at: MREMAP_NO_RESIZE)

@@ -224,8 +224,8 @@ Result<ScanResult> AddressSpace::pagemap_scan(u64 start, u64 length, const ScanA
     return fail(Cause::bad_scan, asked | args.returned);
   if (!is_aligned(start, PAGE_SIZE)) return fail(Cause::start_unaligned, start);
   const u64 end = start + align_up(length, PAGE_SIZE);
-  if (end < start || end > task_size())
-    return fail(Cause::beyond_task_size, start, length, task_size());
+  if (end < start || end > task_size())  // access_ok()
+    return fail(Cause::beyond_access, start, length, task_size());
   if (args.flags & PM_SCAN_WP_MATCHING)
     if (Error error = need_tables_for_pages(call, start, end)) return {{}, error};
   Scan scan(*this, args);

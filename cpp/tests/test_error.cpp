@@ -12,7 +12,7 @@ using namespace ptwalk;
 
 namespace {
 
-constexpr int LAST = int(Cause::partial);
+constexpr int LAST = int(Cause::beyond_access);
 
 }  // namespace
 

@@ -233,3 +233,11 @@ TEST_CASE(
   CHECK(advise(s, addr, 3, MADV_KEEPONFORK_) == Cause::none);
   CHECK_FALSE(has(s.vma(addr).flags, VM_WIPEONFORK));
 }
+
+TEST_CASE("POPULATE_READ goes up to the first hole, beyond the end of user memory too") {
+  Space s("6.18");
+  const u64 addr = s.anon(2);
+  for (const u64 length : {pages(3), s.mm->task_size(), u64(1) << 63})
+    CHECK(s.mm->madvise(addr, length, MADV_POPULATE_READ_).cause == Cause::hole);
+  CHECK(pte_present(s.pte(addr + pages(1))));
+}

@@ -48,6 +48,30 @@ TEST_CASE("a shorter mapping loses its tail, a longer one grows in place where t
   CHECK(s.mm->mremap(addr, pages(8), pages(8), 0, 0).value == addr);
 }
 
+TEST_CASE("what a shorter mapping would lose must lie in user memory") {
+  Space s;
+  const u64 addr = s.anon(4);
+  for (const u64 old_length : {s.mm->task_size(), pages(2) - addr, 0 - pages(1)})
+    CHECK(s.mm->mremap(addr, old_length, pages(1), 0, 0).error.cause == Cause::beyond_task_size);
+  CHECK(s.vma(addr).end == addr + pages(4));
+}
+
+TEST_CASE("DONTUNMAP compares lengths in pages since 6.17, in bytes before") {
+  for (const auto& [name, cause] : {std::pair{"6.12", Cause::resized_old}, {"6.18", Cause::none}}) {
+    Space s(name);
+    CHECK(s.mm->mremap(s.anon(1), PAGE_SIZE, 1, DONTUNMAP, 0).error.cause == cause);
+  }
+}
+
+TEST_CASE("a new length beyond user memory is refused before anything is looked for, since 6.17") {
+  for (const auto& [name, cause] :
+       {std::pair{"6.12", Cause::none}, {"6.18", Cause::beyond_task_size}}) {
+    Space s(name);
+    const u64 addr = s.anon(1), length = s.mm->task_size() + pages(1);
+    CHECK(s.mm->mremap(addr, length, length, MAYMOVE, 0).error.cause == cause);
+  }
+}
+
 TEST_CASE("no room: the mapping moves where it may, pages and all") {
   Space s;
   const u64 addr = s.anon(4);

@@ -205,7 +205,7 @@ TEST_CASE("what PAGEMAP_SCAN refuses, by kernel") {
   CHECK(scan_cause(s, addr, 1, {.flags = 4}) == Cause::bad_scan);
   CHECK(scan_cause(s, addr, 1, {.mask = 512}) == Cause::bad_scan);
   CHECK(scan_cause(s, addr + 1, 1, {}) == Cause::start_unaligned);
-  CHECK(scan_cause(s, addr, 1ull << 40, {}) == Cause::beyond_task_size);
+  CHECK(scan_cause(s, addr, 1ull << 40, {}) == Cause::beyond_access);
   CHECK(scan_cause(s, addr, 1, {.mask = 256}) == Cause::none);
   const u64 older = v6_12.anon(1), oldest = v6_1.anon(1);
   CHECK(scan_cause(v6_12, older, 1, {.mask = 256}) == Cause::bad_scan);

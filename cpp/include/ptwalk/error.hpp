@@ -95,6 +95,7 @@ enum class Cause : u8 {
   bad_scan,
   not_wp_async,
   partial,
+  beyond_access,  // new ones come last: digests of the fuzzing backend have their numbers
 };
 
 /// A cause with up to three facts (addresses, lengths, flags) and the call that found it.
