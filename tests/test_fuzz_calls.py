@@ -11,6 +11,7 @@ import pytest
 from ptwalk import fuzz
 from ptwalk.fuzz.calls import Done, World
 from ptwalk.fuzz.mutate import Programs, mutate
+from ptwalk.fuzz.program import TABLE
 from ptwalk.fuzz.statements import InexpressibleError
 
 SETUP = "mixed"
@@ -63,7 +64,7 @@ def test_statements_do_what_the_executor_does(profile: str) -> None:
             seen[done.statement.name] += 1
         for name in world.spaces:
             assert world.names[name].validate() == []
-    raw = {"set_pte", "set_ptes", "set_entry", "alloc_table", "set_vm_flags", "fail_table_alloc"}
+    raw = {row.name for row in TABLE if row.raw} - {"change_protection"}
     assert set(seen) == set(fuzz.OPERATIONS) - raw
 
 
@@ -96,3 +97,27 @@ def test_what_the_public_api_has_no_call_for_is_said() -> None:
     program = fuzz.from_text("set_pte 0x00007f0000000000 none -")
     with pytest.raises(InexpressibleError, match="set_pte"):
         list(World("6.18").run(program))
+
+
+def test_odd_arguments_and_many_ranges_are_those_of_the_call() -> None:
+    program = fuzz.from_text(
+        """
+        mmap 0x00007f0000000000 64K rw- shared shmem 1 odd=length
+        mmap 0x00007f0000000000 8M rw- populate|shared shmem 0 odd=at|to|length
+        munmap 0x00007f0000000000 4K odd=wrap
+        mprotect 0x00007f0000000000 1G r-- odd=wrap
+        mremap 0x00007f0000000000 4K 0x00007f0000001000 8K - odd=length|to
+        mprotect_many 0x00007f0000000000 4K r-- 8K 2 odd=at
+        """
+    )
+    world = World("6.18")
+    made = [done.statement for done in world.run(program)]
+    assert made[0].before == "file = ptwalk.ShmemFile(0x11000, machine=machine)"
+    assert [statement.expression for statement in made] == [
+        "mm.mmap(0x7f0000000000, 0x10800, 3, 0x11, file, 0x1000)",
+        "mm.mmap(0x7f0000000800, 0x400800, 3, 0x8011, file1, 0x800)",
+        "mm.munmap(0x7f0000000000, 0xffff810000001000)",
+        "mm.mprotect(0x7f0000000000, 0x1003ffff000, 1)",
+        "mm.mremap(0x7f0000000000, 0x1800, 0x2800, 0, 0x7f0000001800)",
+        "mm.mprotect_many([(0x7f0000000800, 0x1000), (0x7f0000002800, 0x1000)], 1)",
+    ]

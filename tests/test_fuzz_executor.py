@@ -181,6 +181,8 @@ def test_wrong_arguments_are_named() -> None:
         ({"config": ["PT_RECLAIM"]}, "config ['PT_RECLAIM'] is not a mapping"),
         ({"config": {"HUGE": True}}, "HUGE"),
         ({"levels": 3}, "levels 3 is not 4 or 5"),
+        ({"max_tables": 0}, "max_tables 0 is not 1 to"),
+        ({"max_tables": -1}, "max_tables"),
     ],
 )
 def test_what_an_executor_cannot_be_made_of_is_named(arguments: dict[str, Any], said: str) -> None:
@@ -227,3 +229,15 @@ def test_an_executor_takes_options_and_levels_of_a_machine() -> None:
     assert (five.run_batch(rows).visible == plain.run_batch(rows).visible).all()
     assert (five.run_batch(rows).digest != plain.run_batch(rows).digest).all()
     assert not five.run_batch(rows).violations.any()
+
+
+def test_an_executor_takes_a_limit_on_table_frames() -> None:
+    few = fuzz.Executor("6.18", "shmem-16", max_tables=4)
+    assert few.max_tables == 4
+    assert "max_tables=4" in repr(few)
+    assert fuzz.Executor("6.18").max_tables is None
+    near, far = "access 0x00007f0000000000 write 0", "access 0x00007f8000000000 write 0"
+    program = fuzz.from_text(f"mmap 0x00007f8000000000 4K rw- - anon 0\n{near}\n{far}")
+    assert [step.visible for step in few.steps(program)][1:] == ["done", "done; ENOMEM"]
+    assert few.run(program).violations == ()
+    assert fuzz.Executor("6.18").steps(program)[2].visible == "done"

@@ -217,6 +217,30 @@ def test_the_model_sees_a_leaf_step_that_is_wrong(
     assert len(found.states) == 3
 
 
+MANY = """
+access_many 0x00007f0000000000 64K write
+mprotect_many 0x00007f0000000000 4K r-- 12K 5
+writeprotect_many 0x00007f0000001000 8K wp 12K 4
+"""
+
+
+def test_the_model_judges_each_of_many_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Model("6.18", SETUP)
+    assert judge(fuzz.from_text(MANY)) is None
+    real = ptwalk.AddressSpace.mprotect_many
+
+    def wrong_in_the_last(mm: ptwalk.AddressSpace, ranges: Any, prot: int) -> Any:
+        done = real(mm, ranges, prot)
+        mm.set_pte(ranges[-1][0], mm.entry(ranges[-1][0]) ^ leaf_model.UFFD_WP)
+        return done
+
+    monkeypatch.setattr(ptwalk.AddressSpace, "mprotect_many", wrong_in_the_last)
+    found = judge(fuzz.from_text(MANY))
+    assert found is not None
+    assert found.operation == "mprotect_many"
+    assert found.states[0].startswith("0x7f000000c000 before")
+
+
 def test_the_model_sees_entries_outside_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Model("6.18", SETUP)
     real = ptwalk.AddressSpace.mprotect

@@ -25,6 +25,19 @@ def test_what_the_property_does_not_need_goes() -> None:
     assert fuzz.to_text(least) == "munmap 0x00007f0000000000 4K"
 
 
+def test_what_makes_arguments_odd_goes_first() -> None:
+    tried: list[str] = []
+
+    def keeps(program: bytes) -> bool:
+        tried.append(fuzz.to_text(program))
+        return "munmap" in tried[-1]
+
+    least = fuzz.minimise(keeps, fuzz.from_text("munmap 0x00007f0000000000 8K odd=at|length mm=1"))
+    assert fuzz.to_text(least) == "munmap 0x00007f0000000000 0"
+    assert "munmap 0x00007f0000000000 8K mm=1" in tried
+    assert not any("odd" in text and "8K" not in text for text in tried)
+
+
 def test_a_predicate_may_judge_the_bytes() -> None:
     def has_two_forks(program: bytes) -> bool:
         return fuzz.to_text(program).count("fork") == 2

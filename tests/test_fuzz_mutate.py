@@ -72,6 +72,8 @@ def test_new_operations_are_of_every_kind_and_near_each_other() -> None:
     assert np.mean(ops[..., 2] < 16) > 0.6
     assert len(np.unique(ops[..., 2])) > 200  # but not all
     assert np.mean(ops[..., 1] == 0) > 0.7
+    odd = ops[..., 1] & np.where(ops[..., 0] == 4, 0xF0, 0)  # mmap's
+    assert 0 < np.count_nonzero(odd) < 0.1 * np.count_nonzero(ops[..., 0] == 4)
 
 
 def test_a_swarm_has_some_operations_only() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import REPO
 from ptwalk import InvalidArgument, _core, fuzz
-from ptwalk.fuzz.program import LENGTHS, PLACES, TABLE, Field
+from ptwalk.fuzz.program import LENGTHS, PLACES, TABLE, Field, from_version_1
 
 programs = st.binary(max_size=80)
 executor = fuzz.Executor("6.18", "mixed")
@@ -21,7 +21,7 @@ executor = fuzz.Executor("6.18", "mixed")
 
 def test_an_operation_has_eight_bytes() -> None:
     assert fuzz.OP_DTYPE.itemsize == 8
-    assert fuzz.FORMAT_VERSION == 1
+    assert fuzz.FORMAT_VERSION == 2
     assert fuzz.MAX_OPS == 64
     assert len(set(fuzz.OPERATIONS)) == len(fuzz.OPERATIONS)
 
@@ -149,6 +149,38 @@ def test_the_canonical_form_runs_identically_and_has_nothing_to_be_said_about(
     assert bool(fuzz.validate(program)) == (least != program), (padded, least)
 
 
+V1_OPERATIONS = 41
+V1_DIGESTS = {"shmem-16": 0x991BD2F21EF54EA3, "mixed": 0x58C5B6285DB103FD}
+V1_PROGRAM = """
+access 0x00007f0000001000 write 0
+writeprotect 0x00007f0000000000 64K wp
+fork
+mprotect 0x00007f0000000000 8K r-- mm=1
+reclaim 0x00007f0000002000 16K
+mmap 0x00007f0000040000 64K rw- populate shmem 3
+set_ptes 0x00007f0000040000 8K marker_wp dirty
+fail_table_alloc 3
+"""
+
+
+@pytest.mark.parametrize("setup", V1_DIGESTS)
+def test_canonical_programs_of_version_1_keep_their_meaning(setup: str) -> None:
+    program = fuzz.from_text(V1_PROGRAM)
+    assert fuzz.decode(program)["op"].tolist() == [0, 20, 9, 6, 13, 4, 36, 40]
+    assert fuzz.OPERATIONS[V1_OPERATIONS - 1] == "fail_table_alloc"
+    assert fuzz.Executor("6.18", setup).run(program).digest == V1_DIGESTS[setup]
+
+
+def test_what_version_1_ignored_is_left_out_of_its_programs() -> None:
+    # It had 41 operations, and no odd arguments: 41 was the first again, the other half of mm free.
+    program = fuzz.encode([(V1_OPERATIONS, 0xF1, 3), ("munmap", 0x32, 3, 2), ("wake", 0x21, 3, 2)])
+    assert fuzz.to_text(from_version_1(program)).splitlines() == [
+        "access 0x00007f0000003000 read 0 mm=1",
+        "munmap 0x00007f0000003000 8K mm=2",
+        "wake 0x00007f0000003000 8K uffd=2",
+    ]
+
+
 def test_validate_says_what_is_clamped_and_what_is_unused() -> None:
     nr = len(fuzz.OPERATIONS)
     program = fuzz.encode([{"op": nr + 9, "page": 7}, {"op": "mlock", "nr": 255}])
@@ -186,11 +218,14 @@ def test_the_page_about_programs_has_the_table_of_the_code() -> None:
         names = f": {', '.join(field.names)}" if field.names else ""
         return f"`{field.name}` {field.member}{bits} {field.role}{names}"
 
+    def also(field: Field) -> str:
+        return f"{field.name} ({', '.join(field.names)})" if field.names else field.name
+
     page = (REPO / "docs" / "fuzzing.md").read_text(encoding="utf-8")
     rows = [
         f"| {i} | `{row.name}`{' (raw)' if row.raw else ''} | "
         + "; ".join(field_text(f) for f in row.fields if f.member != "mm")
-        + f" | {', '.join(f.name for f in row.fields if f.member == 'mm')} |"
+        + f" | {', '.join(also(f) for f in row.fields if f.member == 'mm')} |"
         for i, row in enumerate(TABLE)
     ]
     assert "\n".join(rows) in page

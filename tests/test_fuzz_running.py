@@ -52,6 +52,12 @@ PAGE = "0x00007f0000000000"
             access {PAGE} read 0
             """,
         ),
+        ("shmem-16", f"mprotect_many {PAGE} 4K r-- 8K 9\nwriteprotect_many {PAGE} 4K wp 12K 5"),
+        ("anon-16", f"mremap {PAGE} 64K {PAGE} 4K - odd=wrap\nmlock {PAGE} 4K odd=at|length"),
+        ("anon-16", f"mprotect {PAGE} 4K r-- odd=wrap\nmprotect {PAGE} 4K r-- odd=length"),
+        ("anon-16", f"mmap {PAGE} 4K rw- hint anon 0 odd=at\nmmap {PAGE} 4K rw- - shmem 0 odd=to"),
+        ("missing-16", f"copy {PAGE} 4K - odd=length\nwriteprotect {PAGE} 4K wp odd=wrap"),
+        ("missing-16", f"access {PAGE} write 0 odd=at\nmove {PAGE} {PAGE} 4K - odd=to"),
         ("missing-16", f"copy {PAGE} 32K wp\nwake {PAGE} 0\nclose\ncopy {PAGE} 4K -\nclose"),
     ],
 )

@@ -137,11 +137,13 @@ def test_the_files_of_a_finding(tmp_path: Path) -> None:
     path.write_bytes(files["program.bin"])
     program = read_program(path)
     assert program == fuzz.from_text(HZ1) == fuzz.from_text(files["program.txt"].decode())
+    path.write_bytes(files["program.bin"].replace(b"\0\2", b"\0\1", 1))
+    assert read_program(path) == program  # of version 1
     for wrong, text in (
         (program, "holds no program"),
         (files["program.bin"][:14], "holds no program"),
         (
-            files["program.bin"].replace(b"\0\1", b"\0\7", 1),
+            files["program.bin"].replace(b"\0\2", b"\0\7", 1),
             "format version 7; this ptwalk",
         ),
     ):

@@ -14,7 +14,9 @@ register 0x00007f0000000000 64K wp
 writeprotect 0x00007f0000000000 2M wp
 access 0x00007f00001ff000 write 0 mm=1
 mremap 0x00007f0000002000 8K 0x00007f8000000000 16K maymove|fixed
-copy 0x00007f003fff0000 4M dontwake uffd=2
+copy 0x00007f003fff0000 4M dontwake odd=length|wrap uffd=2
+mprotect_many 0x00007f0000000000 4K r-- 8K 15 odd=at mm=1
+load_pages 0x00007f0000000000 64K rw_dirty nx anon|exclusive asked
 mmap 0x00007f0000000000 1G --- - file2 3"""
 
 
@@ -22,7 +24,7 @@ def test_a_program_in_words() -> None:
     program = fuzz.from_text(TEXT)
     assert fuzz.to_text(program) == TEXT
     assert fuzz.decode(program)["page2"][5] == 240
-    assert fuzz.decode(program)["mm"].tolist() == [0, 0, 0, 0, 1, 0, 0x20, 0]
+    assert fuzz.decode(program)["mm"].tolist() == [0, 0, 0, 0, 1, 0, 0x26, 0x11, 0, 0]
 
 
 @given(st.binary(max_size=200))
@@ -49,6 +51,8 @@ def test_comments_and_empty_lines_are_ignored() -> None:
         ("mmap 0x7f0000000000 4K rw- - disk 0", "backing 'disk' is not one"),
         ("fork mm=16", "mm '16' is not one; use 0 to 15"),
         ("fork uffd=1", "fork has no uffd="),
+        ("fork odd=at", "fork has no odd="),
+        ("munmap 0x7f0000000000 4K odd=to", "odd 'to' is not one; use names of at|length|wrap"),
         ("read\nfork mm=1 mm=2", "line 2: fork has mm= more than once; leave one"),
         ("read uffd=2 uffd=2", "line 1: read has uffd= more than once"),
     ],

@@ -67,6 +67,13 @@ def test_setups_are_whole_where_a_process_can_make_them(setup: str) -> None:
         ),
         (f"mmap {PAGE} 8M rw- populate anon 0", [("mmap", FIRST, MAX_LENGTH, 3, 0x8032, None, 0)]),
         (
+            f"munmap {PAGE} 4K odd=at|length\nmadvise {PAGE} 8K dontneed odd=wrap",
+            [
+                ("munmap", FIRST + 0x800, 0x1800),
+                ("madvise", FIRST, (1 << 64) + 0x2000 - FIRST, 4),
+            ],
+        ),
+        (
             f"mmap {PAGE} 256K rw- shared shmem 1",
             [("make_file", "0", "shmem", 0x41000), ("mmap", FIRST, 0x40000, 3, 0x11, "0", 0x1000)],
         ),

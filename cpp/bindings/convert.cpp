@@ -110,6 +110,15 @@ int levels_of(py::handle value) {
   return int(levels);
 }
 
+u64 max_tables_of(py::handle value) {
+  if (value.is_none()) return FrameArena::DEFAULT_LIMIT;
+  const u64 limit = word(value, "max_tables");
+  if (limit == 0 || limit > FrameArena::DEFAULT_LIMIT)
+    raise_invalid("max_tables " + std::to_string(limit) + " is not 1 to " +
+                  std::to_string(FrameArena::DEFAULT_LIMIT) + "; leave it out for the largest");
+  return limit;
+}
+
 Level level_of(py::handle value, int levels) {
   Level level = 0;
   if (PyUnicode_Check(value.ptr())) {

@@ -129,6 +129,8 @@ unsigned thread_count(py::handle value);
 Level level_of(py::handle value, int levels);
 /// A number of levels, 4 or 5.
 int levels_of(py::handle value);
+/// A limit on table frames; the largest for None.
+u64 max_tables_of(py::handle value);
 /// Refuses a range that is unaligned, or ends above the user address space; for calls that are
 /// ours.
 void check_range(const char* call, u64 start, u64 length, u64 limit);

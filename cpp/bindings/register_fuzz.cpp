@@ -93,9 +93,11 @@ struct BoundExecutor {
 
 std::unique_ptr<BoundExecutor> make_executor(const std::string& profile, const py::dict& config,
                                              const py::bytes& setup, const std::string& kernel,
-                                             bool raw, bool judge_each, py::handle levels) {
+                                             bool raw, bool judge_each, py::handle levels,
+                                             py::handle max_tables) {
   fuzz::Options options{.raw = raw, .judge = judge_each ? fuzz::Judge::each : fuzz::Judge::end};
   options.levels = levels_of(levels);
+  options.max_tables = max_tables_of(max_tables);
   if (!kernel.empty()) {
     std::string known;
     const KernelInfo* found = nullptr;

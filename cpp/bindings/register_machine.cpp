@@ -91,13 +91,7 @@ MachinePtr make_machine(const std::string& profile, const py::dict& config, py::
                         py::handle max_tables) {
   const int n = levels_of(levels);
   const Profile made = make_profile(profile, config);
-  if (max_tables.is_none()) return std::make_shared<Machine>(made, n);
-  const u64 limit = word(max_tables, "max_tables");
-  if (limit == 0 || limit > FrameArena::DEFAULT_LIMIT) {
-    raise_invalid("max_tables " + std::to_string(limit) + " is not 1 to " +
-                  std::to_string(FrameArena::DEFAULT_LIMIT) + "; leave it out for the largest");
-  }
-  return std::make_shared<Machine>(made, n, limit);
+  return std::make_shared<Machine>(made, n, max_tables_of(max_tables));
 }
 
 /// Refuses ranges of a file that overflow; pages are whole, so bytes need no alignment.

@@ -17,8 +17,8 @@ namespace {
 
 using Random = std::minstd_rand;
 
-constexpr u8 SHORT = 16;                ///< pages
-constexpr std::size_t LENGTH_BYTE = 3;  ///< Op::nr
+constexpr u8 SHORT = 16;                             ///< pages
+constexpr std::size_t MM_BYTE = 1, LENGTH_BYTE = 3;  ///< Op::mm, Op::nr
 
 /// Whether the operation works page by page: by its row, or by what its flags ask for.
 bool by_page(const Op& op) {
@@ -39,6 +39,14 @@ void shorten_ranges(std::span<u8> program) {
   }
 }
 
+/// A new operation; odd arguments, which most calls refuse, are rare.
+void make_one(u8* op, Random& random) {
+  std::generate(op, op + OP_BYTES, [&] { return u8(random() >> 8); });
+  if (random() % 16 == 0) return;
+  for (const Field& field : operations()[op[0] % operations().size()].fields)
+    if (field.name == "odd") op[MM_BYTE] &= u8(~(((1u << field.bits) - 1) << field.shift));
+}
+
 /// What happens to the operation at `at`; returns the new size.
 std::size_t change_one(u8* data, std::size_t size, std::size_t max_size, std::size_t at,
                        Random& random) {
@@ -52,7 +60,7 @@ std::size_t change_one(u8* data, std::size_t size, std::size_t max_size, std::si
     case 2:
       if (!room) break;
       std::memmove(op + OP_BYTES, op, size - at);
-      std::generate(op, op + OP_BYTES, [&] { return u8(random() >> 8); });
+      make_one(op, random);
       return size + OP_BYTES;
     case 3:  // one from elsewhere comes before it
       if (!room) break;

@@ -14,16 +14,6 @@ constexpr u32 KNOWN_FLAGS = MAP_SHARED_ | MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYM
                             MAP_NORESERVE_ | MAP_POPULATE_ | MAP_FIXED_NOREPLACE_ |
                             0x20000 /*STACK*/;
 
-VmaKind kind_of(FileKind kind) {
-  switch (kind) {
-    case FileKind::shmem: return VmaKind::shmem;
-    case FileKind::regular: return VmaKind::regular;
-    case FileKind::hugetlb: return VmaKind::hugetlb;
-    case FileKind::dax: return VmaKind::dax;
-  }
-  return VmaKind::other;
-}
-
 /// vm_flags of a new mapping; VM_ACCOUNT as accountable_mapping() says.
 u64 new_vm_flags(int prot, u32 flags, const File* file, const Config& config) {
   u64 vm = u64(prot) & VM_ACCESS_FLAGS;
@@ -110,7 +100,7 @@ Result<u64> AddressSpace::mmap(u64 addr, u64 length, int prot, u32 flags, FileId
   if (!backing && (flags & MAP_SHARED_)) file = machine->create_file(FileKind::shmem, length);
   if (file != NO_FILE) {
     vma.file = file;
-    vma.kind = kind_of(machine->files[u64(file)].kind);
+    vma.kind = vma_kind_of(machine->files[u64(file)].kind);
     vma.pgoff = backing ? offset >> PAGE_SHIFT : 0;
   }
   vma.page_prot = vma_page_prot(profile(), vma);

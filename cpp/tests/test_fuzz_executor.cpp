@@ -155,3 +155,109 @@ TEST_CASE("branches leave out only what cannot be") {
     }
   }
 }
+
+namespace {
+
+u8 row_of(std::string_view name) {
+  const auto all = operations();
+  return u8(std::ranges::find(all, name, &Operation::name) - all.begin());
+}
+
+/// What user space sees of one operation behind a setup.
+std::string seen(Executor& ex, const Op& op) { return ex.steps(encode({&op, 1}))[0].visible; }
+
+constexpr u8 AT = 1, LENGTH = 2, WRAP = 4, TO = 8;  // of an ioctl; of a system call, shifted by 4
+
+}  // namespace
+
+TEST_CASE("odd arguments are those of the call, and are answered as the kernel does") {
+  Executor ex = executor("6.18", "anon-16");
+  const auto call = [&](std::string_view name, u8 odd, u8 nr, u16 arg = 0, u8 page2 = 0,
+                        u8 extra = 0) {
+    return seen(ex, {row_of(name), u8(odd << 4), 0, nr, arg, page2, extra});
+  };
+  CHECK(call("munmap", AT, 1) == "EINVAL");
+  CHECK(call("munmap", LENGTH, 1) == "");
+  CHECK(call("munmap", WRAP, 1) == "EINVAL");
+  CHECK(call("mprotect", LENGTH, 0, 1) == "");  // a page
+  CHECK(call("mprotect", WRAP, 1, 1) == "ENOMEM");
+  CHECK(call("mprotect", WRAP, 192, 1) == "ENOMEM");  // beyond user memory: after the 16 pages
+  CHECK(call("mlock", AT | LENGTH, 1) == "");
+  CHECK(call("mlock", WRAP, 1) == "EINVAL");
+  CHECK(call("madvise", WRAP, 1) == "EINVAL");
+  CHECK(call("mmap", TO, 1, 3) == "address=0x0; EINVAL");
+  CHECK(call("mmap", AT, 1, 3 | 16 << 3).starts_with("address=0x7f"));  // a hint
+  CHECK(call("mremap", TO, 1, 3, 200, 1) == "address=0x0; EINVAL");
+  CHECK(call("mremap", WRAP, 1, 0, 0, 1) == "address=0x0; EINVAL");
+  CHECK(call("pagemap_scan", WRAP, 1) == "walk_end=0x0; EFAULT");
+  for (const char* name : {"register", "unregister", "writeprotect", "wake", "copy", "zeropage",
+                           "continue", "poison", "move"})
+    for (const u8 odd : {AT, LENGTH, WRAP}) {
+      CAPTURE(name);
+      CHECK(seen(ex, {row_of(name), odd, 0, 1, 2}).ends_with("EINVAL"));
+    }
+  CHECK(seen(ex, {row_of("move"), TO, 0, 1, 0, 4}).ends_with("EINVAL"));
+}
+
+TEST_CASE("the message of an access tells the address itself where EXACT_ADDRESS is on") {
+  constexpr u16 EXACT = 1 << 11;
+  const Op setup[] = {{row_of("mmap"), 0, 0, 1, 3},
+                      {row_of("userfaultfd"), 0, 0, 0, EXACT},
+                      {row_of("register"), 0, 0, 1, 1}};
+  Executor ex(*find_profile("6.18"), encode(setup));
+  CHECK(seen(ex, {row_of("access"), AT << 4}) == "blocked; pagefault 0x7f0000000800");
+  CHECK(seen(ex, {row_of("kernel_access"), 0}) == "blocked; pagefault 0x7f0000000000");
+}
+
+TEST_CASE("a call on many ranges does what a call for each does, and tells how many it did") {
+  for (const Judge judge : {Judge::end, Judge::each}) {
+    Executor ex = executor("6.18", "shmem-16", {.raw = false, .judge = judge});
+    const auto state_after = [&](std::span<const Op> ops) {
+      CHECK(ex.run(encode(ops)).violations == 0);
+      return ex.state_hash();
+    };
+    for (const std::string_view name : {"mprotect", "writeprotect"}) {
+      const Op many{row_of(std::string(name) + "_many"), 0, 2, 1, 1, 3, 4};
+      std::vector<Op> each;
+      for (u8 i = 0; i < 4; ++i) each.push_back({row_of(name), 0, u8(2 + 3 * i), 1, 1});
+      CHECK(state_after({&many, 1}) == state_after(each));
+      CHECK(seen(ex, many) == "ranges=0x4");
+    }
+    // The fifth range lies behind the mapping, the others are done.
+    CHECK(seen(ex, {row_of("mprotect_many"), 0, 0, 1, 1, 4, 8}) == "ranges=0x4; ENOMEM");
+    CHECK(seen(ex, {row_of("writeprotect_many"), LENGTH, 0, 1, 1, 4, 8}) == "ranges=0x0; EINVAL");
+    CHECK(seen(ex, {row_of("mprotect_many"), 0, 0, 1, 1, 4, 0}) == "ranges=0x0");
+  }
+}
+
+TEST_CASE("VMAs and pages are loaded as they are said to be") {
+  constexpr u16 SHARED_RW = 3 | 1 << 3, FRAME0_RW = 17;
+  constexpr u8 ANON = 1, FILE_DIRTY = 2 | 8, ASKED = 1 << 6;
+  Executor ex(*find_profile("6.18"), {});
+  const auto told = [&](const Op& vma, const Op& pages) {
+    const Op ops[] = {vma, pages, {row_of("access"), 0, 0, 0, 1}, {row_of("access"), 0, 1, 0, 1}};
+    std::string all;
+    for (const Step& step : ex.steps(encode(ops))) all += step.visible + ";";
+    return all;
+  };
+  const Op file{row_of("load_vma"), 0, 0, 2, SHARED_RW, 0, 1};
+  const Op cached{row_of("load_pages"), 0, 0, 1, FRAME0_RW, 0, FILE_DIRTY | ASKED};
+  CHECK(told(file, cached) == ";;done;done;");
+  const Op memory{row_of("load_vma"), 0, 0, 1, 3};
+  const Op page{row_of("load_pages"), 0, 0, 1, FRAME0_RW, 0, ANON | ASKED};
+  CHECK(told(memory, page) == ";;done;signal 11 code 1;");
+  CHECK(told(page, memory).starts_with("InvalidArgument;"));  // no VMA
+}
+
+TEST_CASE("an executor with few table frames refuses what needs more") {
+  constexpr u8 FAR = 240;  // behind the first PGD entry
+  const Op ops[] = {{row_of("mmap"), 0, 0, 1, 3},
+                    {row_of("mmap"), 0, FAR, 1, 3},
+                    {row_of("access"), 0, 0, 0, 1},
+                    {row_of("access"), 0, FAR, 0, 1}};
+  Executor few(*find_profile("6.18"), {}, {.max_tables = 4}), plenty(*find_profile("6.18"), {});
+  CHECK(few.steps(encode(ops))[2].visible == "done");
+  CHECK(few.steps(encode(ops))[3].visible.ends_with("ENOMEM"));
+  CHECK(few.run(encode(ops)).violations == 0);
+  CHECK(plenty.steps(encode(ops))[3].visible == "done");
+}

@@ -357,6 +357,7 @@ class FuzzExecutor(metaclass=_PybindType):
         raw: bool,
         judge_each: bool,
         levels: int,
+        max_tables: int | None,
         /,
     ) -> None: ...
     def checkpoint(self, /) -> int: ...

@@ -54,6 +54,16 @@ using UffdId = int;
 inline constexpr UffdId NO_UFFD = -1;
 
 enum class VmaKind : u8 { anon, shmem, regular, hugetlb, dax, other };
+/// That of a mapping of a file.
+constexpr VmaKind vma_kind_of(FileKind kind) {
+  switch (kind) {
+    case FileKind::shmem: return VmaKind::shmem;
+    case FileKind::regular: return VmaKind::regular;
+    case FileKind::hugetlb: return VmaKind::hugetlb;
+    case FileKind::dax: return VmaKind::dax;
+  }
+  return VmaKind::other;
+}
 
 struct Vma {
   u64 start = 0;

@@ -55,7 +55,7 @@ Executor::Executor(const Profile& profile, std::span<const u8> setup, const Opti
       setup_(setup.begin(), setup.end()),
       options_(options),
       words_(raw_words(profile)),
-      world_(profile, options.levels),
+      world_(profile, options.levels, options.max_tables),
       ended_places_(ended_places()),
       coverage_(branches().size() + 1),
       of_rules_(coverage_.end() - std::ptrdiff_t(Coverage::SIZE + 1)) {

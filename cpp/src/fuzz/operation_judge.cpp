@@ -11,9 +11,9 @@ namespace ptwalk::fuzz {
 namespace {
 
 constexpr std::string_view KEEPING[] = {
-    "access",      "access_many", "kernel_access", "populate",  "mprotect", "mlock",
-    "munlock",     "reclaim",     "migrate_start", "wake",      "fork",     "migrate_finish",
-    "userfaultfd", "read",        "file_write",    "file_read", "numa"};
+    "access",         "access_many", "kernel_access", "populate",      "mprotect",  "mprotect_many",
+    "mlock",          "munlock",     "reclaim",       "migrate_start", "wake",      "fork",
+    "migrate_finish", "userfaultfd", "read",          "file_write",    "file_read", "numa"};
 
 bool is_one_of(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -204,7 +204,7 @@ u64 OperationJudge::judge_unregistered() const {
 u64 OperationJudge::judge() const {
   u64 found = judge_unregistered();
   found |= judge_arms() | judge_messages();
-  if (is_one_of(KEEPING, name_) || name_ == "writeprotect" || name_ == "madvise")
+  if (is_one_of(KEEPING, name_) || name_.starts_with("writeprotect") || name_ == "madvise")
     for (const Space& space : spaces_) found |= judge_vmas(space);
   if (name_.starts_with("file_") && name_ != "file_truncate") found |= judge_copies();
   if (name_ == "fork") found |= judge_child();

@@ -14,6 +14,7 @@ constexpr u64 NX_USER = _PAGE_NX | _PAGE_USER | _PAGE_ACCESSED | _PAGE_PRESENT;
 constexpr Pfn NO_FACTS = 0x12345;  ///< a frame that the machine has no facts about
 constexpr Pfn FIRST = 1ull << 20;  ///< the frame that the machine hands out first
 constexpr Pfn HUGE = 0x40000;
+constexpr std::size_t MOST_WORDS = 64;  ///< that one operation stores
 
 /// A swap-format word of that kind, none where the kernel has no such type.
 u64 special(const Profile& p, SwpKind kind, u64 offset, u64 flags = 0) {
@@ -146,7 +147,7 @@ void run_set_pte(Run& run, const Op& op) {
 }
 
 void run_set_ptes(Run& run, const Op& op) {
-  std::array<u64, 64> words;
+  std::array<u64, MOST_WORDS> words;
   words.fill(word_of(run, op));
   const u64 nr = std::min<u64>(PAGES(op) >> PAGE_SHIFT, words.size());
   run.report.end(run.mm(op).set_ptes(AT(op), {words.data(), nr}));
@@ -175,8 +176,53 @@ void run_set_vm_flags(Run& run, const Op& op) {
       run.mm(op).set_vm_flags(AT(op), LENGTH(op), vm_flags_of(ADD(op)), vm_flags_of(REMOVE(op))));
 }
 
+void run_load_vma(Run& run, const Op& op) {
+  constexpr u64 FLAGS[] = {VM_SHARED | VM_MAYSHARE,
+                           VM_LOCKED,
+                           VM_NORESERVE,
+                           VM_WIPEONFORK,
+                           VM_PFNMAP,
+                           VM_MIXEDMAP,
+                           VM_UFFD_WP,
+                           VM_SOFTDIRTY};
+  static_assert(std::size(FLAGS) == LOAD_FLAG_NAMES.size());
+  const u64 backing = LOAD_BACKING(op), offset = OFFSET(op) << PAGE_SHIFT;
+  const u64 start = AT(op), length = LENGTH(op);
+  Machine& machine = run.machine();
+  Vma vma{.start = start, .end = start + length};
+  vma.flags = PROT(op) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC;
+  for (std::size_t i = 0; i < std::size(FLAGS); ++i)
+    if (LOAD_FLAGS(op) >> i & 1) vma.flags |= FLAGS[i];
+  if (backing >= LOAD_BACKING_NAMES.size())
+    vma.file = run.file(backing - LOAD_BACKING_NAMES.size());
+  else if (backing == 1 || backing == 2)
+    vma.file =
+        machine.create_file(backing == 1 ? FileKind::shmem : FileKind::regular, offset + length);
+  if (vma.file != NO_FILE) {
+    vma.kind = vma_kind_of(machine.files[u64(vma.file)].kind);
+    vma.pgoff = OFFSET(op);
+  } else {
+    constexpr VmaKind KINDS[] = {VmaKind::anon,    VmaKind::shmem, VmaKind::regular,
+                                 VmaKind::hugetlb, VmaKind::dax,   VmaKind::other};
+    vma.kind = backing < std::size(KINDS) ? KINDS[backing] : VmaKind::anon;
+    vma.pgoff = start >> PAGE_SHIFT;
+  }
+  run.report.end(run.mm(op).load_vma(vma, ""));
+}
+
+void run_load_pages(Run& run, const Op& op) {
+  u64 word = word_of(run, op);
+  if (FRAME(op) && pte_present(word)) word = pfn_pte(0, word & ~PTE_PFN_MASK);
+  std::array<u64, MOST_WORDS> words;
+  std::array<u8, MOST_WORDS> facts;
+  words.fill(word);
+  facts.fill(u8(FACTS(op)));
+  const u64 nr = std::min<u64>(PAGES(op) >> PAGE_SHIFT, MOST_WORDS);
+  run.report.end(run.mm(op).load_pages(AT(op), {words.data(), nr}, {facts.data(), nr}));
+}
+
 void run_fail_table_alloc(Run& run, const Op& op) {
-  run.world.fails = COUNTDOWN(op) != 0;
+  run.world.fails = run.world.limited || COUNTDOWN(op) != 0;
   run.mm(op).tables.fail_alloc(COUNTDOWN(op));
   run.report.end({});
 }

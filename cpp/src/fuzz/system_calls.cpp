@@ -19,6 +19,18 @@ AddressSpace* Run::uffd(const Op& op, UffdId& id) const {
   return mm;
 }
 
+Asked Run::odd_of(const Asked& whole, u64 odd) const {
+  Asked made = whole;
+  if (odd & ODD_WRAP) {
+    const u64 end = whole.length > MAX_PAGES * PAGE_SIZE ? task_size(machine().levels) : 0;
+    made.length += end - whole.at;
+  }
+  if (odd & ODD_LENGTH) made.length += ODD_BYTES;
+  if (odd & ODD_AT) made.at += ODD_BYTES;
+  if (odd & ODD_TO) made.to += ODD_BYTES;
+  return made;
+}
+
 FileId Run::file(u64 number) const {
   const std::size_t nr = machine().files.size();
   return nr ? FileId(number % nr) : NO_FILE;
@@ -51,14 +63,16 @@ void judge_access(const Run& run, u8 outcome, u64 entry, bool write) {
 }  // namespace
 
 void run_access(Run& run, const Op& op) {
-  const auto done = run.mm(op).access(AT(op), ACCESS(op), u32(THREAD(op)));
+  const Asked asked = run.asked(op, 0, ODD_PLACE(op));
+  const auto done = run.mm(op).access(asked.at, ACCESS(op), u32(THREAD(op)));
   run.report.access(done.value);
   run.report.end(done.error);
   if (done.ok()) judge_access(run, u8(done.value.outcome), done.value.after, ACCESS(op));
 }
 
 void run_kernel_access(Run& run, const Op& op) {
-  const auto done = run.mm(op).kernel_access(AT(op), ACCESS(op));
+  const Asked asked = run.asked(op, 0, ODD_PLACE(op));
+  const auto done = run.mm(op).kernel_access(asked.at, ACCESS(op));
   run.report.access(done.value);
   run.report.end(done.error);
 }
@@ -91,7 +105,7 @@ void run_access_many(Run& run, const Op& op) {
   u64 addrs[BATCH];
   u8 write[BATCH];
   AccessRecord records[BATCH];
-  const u64 start = AT(op), nr = PAGES(op) >> PAGE_SHIFT;
+  const u64 start = run.asked(op, 0, ODD_PLACE(op)).at, nr = PAGES(op) >> PAGE_SHIFT;
   for (u64 first = 0; first < nr; first += BATCH) {
     const u64 batch = std::min(BATCH, nr - first);
     for (u64 i = 0; i < batch; ++i) {
@@ -110,7 +124,8 @@ void run_access_many(Run& run, const Op& op) {
 }
 
 void run_populate(Run& run, const Op& op) {
-  const auto done = run.mm(op).populate(AT(op), PAGES(op), ACCESS(op));
+  const Asked asked = run.asked(op, PAGES(op), ODD_RANGE(op));
+  const auto done = run.mm(op).populate(asked.at, asked.length, ACCESS(op));
   run.report.count("pages", done.value);
   run.report.end(done.error);
 }
@@ -118,8 +133,8 @@ void run_populate(Run& run, const Op& op) {
 void run_mmap(Run& run, const Op& op) {
   AddressSpace& mm = run.mm(op);
   const u64 what = MMAP_FLAGS(op), backing = BACKING(op), offset = OFFSET(op) << PAGE_SHIFT;
-  const u64 length =
-      what & (LOCKED | POPULATE) ? std::min(LENGTH(op), MAX_PAGES * PAGE_SIZE) : LENGTH(op);
+  const u64 length = what & (LOCKED | POPULATE) ? PAGES(op) : LENGTH(op);
+  const Asked asked = run.asked(op, length, ODD_PAIR(op), offset);
   FileId file = NO_FILE;
   constexpr FileKind KINDS[] = {FileKind::shmem, FileKind::shmem,   FileKind::regular,
                                 FileKind::shmem, FileKind::hugetlb, FileKind::dax};
@@ -134,26 +149,48 @@ void run_mmap(Run& run, const Op& op) {
   if (what & NORESERVE) flags |= MAP_NORESERVE_;
   if (what & FIXED_NOREPLACE) flags |= MAP_FIXED_NOREPLACE_;
   if (!(what & (HINT | FIXED_NOREPLACE))) flags |= MAP_FIXED_;
-  const auto done = mm.mmap(AT(op), length, int(PROT(op)), flags, file, offset);
+  const auto done = mm.mmap(asked.at, asked.length, int(PROT(op)), flags, file, asked.to);
   run.report.result("address", done.value);
   run.report.end(done.error);
 }
 
-void run_munmap(Run& run, const Op& op) { run.report.end(run.mm(op).munmap(AT(op), LENGTH(op))); }
+void run_munmap(Run& run, const Op& op) {
+  const Asked asked = run.asked(op, LENGTH(op), ODD_RANGE(op));
+  run.report.end(run.mm(op).munmap(asked.at, asked.length));
+}
 
 void run_mprotect(Run& run, const Op& op) {
   AddressSpace& mm = run.mm(op);
-  const u64 start = AT(op), length = LENGTH(op), prot = PROT(op);
-  run.report.end(run.protect(mm, {ChangeKind::mprotect, {start, start + length}, prot},
-                             [&] { return mm.mprotect(start, length, int(prot)); }));
+  const Asked asked = run.asked(op, LENGTH(op), ODD_RANGE(op));
+  const u64 prot = PROT(op);
+  run.report.end(run.protect(mm, {ChangeKind::mprotect, asked.pages(), prot},
+                             [&] { return mm.mprotect(asked.at, asked.length, int(prot)); }));
+}
+
+ManyRanges many_ranges(const Op& op, const Asked& first) {
+  ManyRanges all;
+  all.nr = RANGES(op);
+  for (u64 i = 0; i < all.nr; ++i) {
+    all.words[2 * i] = first.at + i * STEP(op);
+    all.words[2 * i + 1] = first.length;
+  }
+  return all;
+}
+
+void run_mprotect_many(Run& run, const Op& op) {
+  AddressSpace& mm = run.mm(op);
+  const ManyRanges ranges = many_ranges(op, run.asked(op, LENGTH(op), ODD_RANGE(op)));
+  const u64 prot = PROT(op);
+  run.protect_many(mm, {ChangeKind::mprotect, {}, prot}, ranges.span(),
+                   [&](std::span<const u64> some) { return mm.mprotect_many(some, int(prot)); });
 }
 
 void run_madvise(Run& run, const Op& op) {
   const int advice = ADVICES[ADVICE(op)];
   const bool by_page = advice == MADV_POPULATE_READ_ || advice == MADV_POPULATE_WRITE_ ||
                        advice == MADV_GUARD_INSTALL_;
-  const u64 length = by_page ? std::min(LENGTH(op), MAX_PAGES * PAGE_SIZE) : LENGTH(op);
-  run.report.end(run.mm(op).madvise(AT(op), length, advice));
+  const Asked asked = run.asked(op, by_page ? PAGES(op) : LENGTH(op), ODD_RANGE(op));
+  run.report.end(run.mm(op).madvise(asked.at, asked.length, advice));
 }
 
 namespace {
@@ -178,15 +215,15 @@ std::vector<Mapped> mapped(const AddressSpace& mm, u64 start, u64 length) {
 
 void run_mremap(Run& run, const Op& op) {
   AddressSpace& mm = run.mm(op);
-  const u64 start = AT(op), length = LENGTH(op);
-  u64 new_length = NEW_LENGTH(op);
+  const auto [start, length, to] = run.asked(op, LENGTH(op), ODD_PAIR(op), TO(op));
+  u64 new_length = NEW_LENGTH(op) + (ODD_PAIR(op) & ODD_LENGTH ? ODD_BYTES : 0);
   // What a locked mapping gains is populated page by page.
   if (const Vma* vma = mm.vmas.find(start); vma && (vma->flags & VM_LOCKED))
     new_length = std::min(new_length, length + MAX_PAGES * PAGE_SIZE);
   std::vector<Mapped> pages;
   if (run.judge == Judge::each && !run.world.raw)
     pages = mapped(mm, start, std::min(length, new_length));
-  const auto done = mm.mremap(start, length, new_length, u32(MREMAP_FLAGS(op)), TO(op));
+  const auto done = mm.mremap(start, length, new_length, u32(MREMAP_FLAGS(op)), to);
   run.report.result("address", done.ok() ? done.value : 0);
   run.report.end(done.error);
   if (!done.ok()) return;
@@ -220,9 +257,15 @@ void run_exit(Run& run, const Op& op) {
   run.report.end({});
 }
 
-void run_mlock(Run& run, const Op& op) { run.report.end(run.mm(op).mlock(AT(op), PAGES(op))); }
+void run_mlock(Run& run, const Op& op) {
+  const Asked asked = run.asked(op, PAGES(op), ODD_RANGE(op));
+  run.report.end(run.mm(op).mlock(asked.at, asked.length));
+}
 
-void run_munlock(Run& run, const Op& op) { run.report.end(run.mm(op).munlock(AT(op), PAGES(op))); }
+void run_munlock(Run& run, const Op& op) {
+  const Asked asked = run.asked(op, PAGES(op), ODD_RANGE(op));
+  run.report.end(run.mm(op).munlock(asked.at, asked.length));
+}
 
 void run_pagemap_scan(Run& run, const Op& op) {
   const ScanArgs args{.flags = SCAN_FLAGS(op),
@@ -231,7 +274,8 @@ void run_pagemap_scan(Run& run, const Op& op) {
                       .anyof = CATEGORY_ANYOF(op),
                       .returned = 0xff,
                       .max_pages = MAX_FOUND(op)};
-  const auto done = run.mm(op).pagemap_scan(AT(op), PAGES(op), args);
+  const Asked asked = run.asked(op, PAGES(op), ODD_RANGE(op));
+  const auto done = run.mm(op).pagemap_scan(asked.at, asked.length, args);
   for (const ScanRange& range : done.value.ranges) {
     run.report.result("start", range.start);
     run.report.result("end", range.end);

@@ -50,7 +50,7 @@ std::string to_text(const Op& op) {
     if (field.member != Member::mm)
       text.append(1, ' ').append(field_text(field, value));
     else if (value)
-      behind.append(1, ' ').append(field.name).append(1, '=').append(std::to_string(value));
+      behind.append(1, ' ').append(field.name).append(1, '=').append(field_text(field, value));
   }
   return text + behind;
 }

@@ -34,15 +34,17 @@ void run_register(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
   AddressSpace* const mm = run.uffd(op, id);
   if (!mm) return;
-  const auto done = mm->uffd_register(id, AT(op), LENGTH(op), REGISTER_MODE(op));
+  const Asked asked = run.asked(op, LENGTH(op), UFFD_ODD_RANGE(op));
+  const auto done = mm->uffd_register(id, asked.at, asked.length, REGISTER_MODE(op));
   run.report.count("ioctls", done.value);
   run.report.end(done.error);
 }
 
 void run_unregister(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
+  const Asked asked = run.asked(op, LENGTH(op), UFFD_ODD_RANGE(op));
   if (AddressSpace* const mm = run.uffd(op, id))
-    run.report.end(mm->uffd_unregister(id, AT(op), LENGTH(op)));
+    run.report.end(mm->uffd_unregister(id, asked.at, asked.length));
 }
 
 namespace {
@@ -60,29 +62,54 @@ bool is_changing(const Run& run, UffdId id) {
   return run.machine().uffds[u64(id)].mmap_changing != 0;
 }
 
+/// What UFFDIO_WRITEPROTECT asks for, and whether it wakes.
+ChangeKind kind_of(u64 mode) {
+  return mode & UFFDIO_WRITEPROTECT_MODE_WP ? ChangeKind::protect : ChangeKind::resolve;
+}
+bool wakes(u64 mode) {
+  return !(mode & (UFFDIO_WRITEPROTECT_MODE_WP | UFFDIO_WRITEPROTECT_MODE_DONTWAKE));
+}
+
 }  // namespace
 
 void run_writeprotect(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
   AddressSpace* const mm = run.uffd(op, id);
   if (!mm) return;
-  const u64 start = AT(op), length = LENGTH(op), mode = WP_MODE(op);
-  const bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP, changing = is_changing(run, id);
-  const ChangeKind kind = protect ? ChangeKind::protect : ChangeKind::resolve;
-  run.report.end(run.protect(*mm, {kind, {start, start + length}},
-                             [&] { return mm->uffd_writeprotect(id, start, length, mode); }));
+  const Asked asked = run.asked(op, LENGTH(op), UFFD_ODD_RANGE(op));
+  const u64 mode = WP_MODE(op);
+  const bool changing = is_changing(run, id);
+  run.report.end(run.protect(*mm, {kind_of(mode), asked.pages()}, [&] {
+    return mm->uffd_writeprotect(id, asked.at, asked.length, mode);
+  }));
   if (run.report.ended != Ended::done) return;
   if (changing) run.report.violations |= bit(Violation::changing_ignored);
-  if (!protect && !(mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
-    judge_woken(run, *mm, id, {start, start + length});
+  if (wakes(mode)) judge_woken(run, *mm, id, asked.pages());
+}
+
+void run_writeprotect_many(Run& run, const Op& op) {
+  UffdId id = NO_UFFD;
+  AddressSpace* const mm = run.uffd(op, id);
+  if (!mm) return;
+  const ManyRanges ranges = many_ranges(op, run.asked(op, LENGTH(op), UFFD_ODD_RANGE(op)));
+  const u64 mode = WP_MODE(op);
+  const bool changing = is_changing(run, id);
+  run.protect_many(*mm, {kind_of(mode), {}}, ranges.span(), [&](std::span<const u64> some) {
+    return mm->uffd_writeprotect_many(id, some, mode);
+  });
+  if (run.report.ended != Ended::done) return;
+  if (changing && ranges.nr) run.report.violations |= bit(Violation::changing_ignored);
+  for (u64 i = 0; wakes(mode) && i < ranges.nr; ++i)
+    judge_woken(run, *mm, id, Asked{ranges.words[2 * i], ranges.words[2 * i + 1]}.pages());
 }
 
 void run_wake(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
   AddressSpace* const mm = run.uffd(op, id);
   if (!mm) return;
-  run.report.end(mm->uffd_wake(id, AT(op), LENGTH(op)));
-  if (run.report.ended == Ended::done) judge_woken(run, *mm, id, {AT(op), AT(op) + LENGTH(op)});
+  const Asked asked = run.asked(op, LENGTH(op), UFFD_ODD_RANGE(op));
+  run.report.end(mm->uffd_wake(id, asked.at, asked.length));
+  if (run.report.ended == Ended::done) judge_woken(run, *mm, id, asked.pages());
 }
 
 namespace {
@@ -111,11 +138,12 @@ void fill(Run& run, const Op& op, Fill call) {
   AddressSpace* const mm = run.uffd(op, id);
   if (!mm) return;
   const bool changing = is_changing(run, id);
-  const auto done = (mm->*call)(id, AT(op), PAGES(op), FILL_MODE(op));
+  const Asked asked = run.asked(op, PAGES(op), UFFD_ODD_RANGE(op));
+  const auto done = (mm->*call)(id, asked.at, asked.length, FILL_MODE(op));
   filled(run, done);
   if (done.value <= 0 || run.world.raw) return;
   if (changing) run.report.violations |= bit(Violation::changing_ignored);
-  if (FILL_MODE(op) & MODE_WP) judge_armed(run, *mm, {AT(op), AT(op) + u64(done.value)});
+  if (FILL_MODE(op) & MODE_WP) judge_armed(run, *mm, {asked.at, asked.at + u64(done.value)});
 }
 
 }  // namespace
@@ -127,8 +155,9 @@ void run_poison(Run& run, const Op& op) { fill(run, op, &AddressSpace::uffd_pois
 
 void run_move(Run& run, const Op& op) {
   UffdId id = NO_UFFD;
+  const Asked asked = run.asked(op, PAGES(op), UFFD_ODD_PAIR(op), TO(op));
   if (AddressSpace* const mm = run.uffd(op, id))
-    filled(run, mm->uffd_move(id, AT(op), TO(op), PAGES(op), MOVE_MODE(op)));
+    filled(run, mm->uffd_move(id, asked.at, asked.to, asked.length, MOVE_MODE(op)));
 }
 
 /// read(2) until nothing is left; a fork's message opens the child's userfaultfd.

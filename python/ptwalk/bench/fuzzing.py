@@ -45,7 +45,7 @@ def _programs(
     first, second = Executor(profile, setup), Executor(profile, setup)
     ours, others = (_core.fuzz_standard_mix(nr, seed) for seed in (1, 2))
     few = [bytes(row) for row in ours[: nr // 10]]
-    cpp = _core.FuzzExecutor(profile, {}, SETUPS[setup], "", True, False, 4)
+    cpp = _core.FuzzExecutor(profile, {}, SETUPS[setup], "", True, False, 4, None)
     nothing = [b""] * nr
     missing = {}
     contenders = [

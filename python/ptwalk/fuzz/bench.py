@@ -18,7 +18,7 @@ from .judges import Invariants, Kernels, run_all
 from .minimise import minimise
 from .model_judge import Model
 from .mutate import Programs
-from .program import OPERATIONS, TABLE
+from .program import TABLE
 from .running import RunningKernel
 from .task import RECIPE, Batch, Before, Judge, TaskResult, run_task
 
@@ -99,7 +99,7 @@ class Workbench:
             self.weights *= 0.02 + (1 - judge.noise()) ** 2
         self.branches = self._executor.branches * (1 + len(self._against))
         self.features = len(self.branches) * len(STEPS)
-        kind = [*self.branches, *OPERATIONS, repr(RECIPE), repr(_WEIGHTS)]
+        kind = [*self.branches, repr(TABLE), repr(RECIPE), repr(_WEIGHTS)]
         self.fingerprint = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:16]
 
     def run(self, programs: Programs) -> Batch:

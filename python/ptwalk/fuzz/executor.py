@@ -107,12 +107,15 @@ class Executor:
         Build options of the kernel that differ from the profile's, as for `ptwalk.Machine`.
     levels : int
         Of page tables, 4 or 5.
+    max_tables : int, optional
+        How many page-table frames may be in use at once, as for `ptwalk.Machine`; operations that
+        need more are refused with ENOMEM.
 
     Raises
     ------
     InvalidArgument
-        For an unknown profile, setup, kernel, judge or option, a `raw` that is no bool, and
-        `levels` other than 4 and 5.
+        For an unknown profile, setup, kernel, judge or option, a `raw` that is no bool,
+        `levels` other than 4 and 5, and a `max_tables` out of range.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Executor:
         judge: str = "end",
         config: Mapping[str, bool] | None = None,
         levels: int = 4,
+        max_tables: int | None = None,
     ) -> None:
         if not isinstance(profile, str):
             raise InvalidArgument(f"profile {profile!r} is not a name; use one of {profiles()}")
@@ -143,16 +147,16 @@ class Executor:
             raise InvalidArgument(f"config {config!r} is not a mapping; pass {{option: bool}}")
         options = dict(config or {})
         self._core = _core.FuzzExecutor(
-            profile, options, program, kernel or "", raw, judge == "each", levels
+            profile, options, program, kernel or "", raw, judge == "each", levels, max_tables
         )
         given = setup if isinstance(setup, str) else program
-        self._arguments = (profile, given, kernel, raw, judge, options, levels)
+        self._arguments = (profile, given, kernel, raw, judge, options, levels, max_tables)
 
     def __repr__(self) -> str:
-        profile, setup, kernel, raw, judge, config, levels = self._arguments
+        profile, setup, kernel, raw, judge, config, levels, max_tables = self._arguments
         return (
             f"Executor({profile!r}, {setup!r}, kernel={kernel!r}, raw={raw}, judge={judge!r}, "
-            f"config={config!r}, levels={levels})"
+            f"config={config!r}, levels={levels}, max_tables={max_tables})"
         )
 
     @property
@@ -189,6 +193,11 @@ class Executor:
     def levels(self) -> int:
         """Levels of page tables."""
         return self._arguments[6]
+
+    @property
+    def max_tables(self) -> int | None:
+        """The limit on page-table frames that was given; None for the largest."""
+        return self._arguments[7]
 
     def checkpoint(self) -> int:
         """Let runs start from the state that the last one left, or from the setup's before any.

@@ -24,7 +24,14 @@ from .task import Batch
 
 Ranks = npt.NDArray[np.int64]
 
-CHANGES = ("mprotect", "writeprotect", "numa", "change_protection")
+CHANGES = (
+    "mprotect",
+    "mprotect_many",
+    "writeprotect",
+    "writeprotect_many",
+    "numa",
+    "change_protection",
+)
 _CLOSELY = 4
 _SHOWN = 8  # entries that a finding names
 _BEFORE = re.compile("(0x[0-9a-f]+) to ")  # in the outcome of an access

@@ -57,10 +57,12 @@ def _with(op: Op, field: Field, value: int) -> Op:
     return canonical_op({**op, field.member: op[field.member] & ~field.mask | value << field.shift})
 
 
-def _shrink_arguments(ops: list[Op], keeps: Keeps) -> list[Op]:
-    """Bring the fields of each operation towards 0 as far as the property is kept."""
+def _shrink_arguments(ops: list[Op], keeps: Keeps, only: str = "") -> list[Op]:
+    """Bring the fields of each operation, or those of one name, towards 0 if the property stays."""
     for i in range(len(ops)):
         for field in operation_of(ops[i]).fields:
+            if only not in ("", field.name):
+                continue
             shrinking = True
             while shrinking:
                 shrinking = False
@@ -188,6 +190,7 @@ def minimise(
     while ops != before:
         before = ops
         ops = _without_chunks(ops, keeps)
+        ops = _shrink_arguments(ops, keeps, only="odd")  # whole pages may then become less together
         ops = _shrink_together(ops, keeps)
         ops = _shrink_arguments(ops, keeps)
     return encode(ops)

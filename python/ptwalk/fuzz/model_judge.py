@@ -25,7 +25,7 @@ from .judges import CHANGES, Ranks, has_any
 from .leaf_model import PageFacts
 from .mutate import Programs
 from .program import decode, members
-from .statements import InexpressibleError, Values, newprot_word, values_of
+from .statements import InexpressibleError, Values, newprot_word, ranges_of, values_of
 from .task import Batch
 
 PAGE = 4096
@@ -108,7 +108,7 @@ def request(profile: str, name: str, values: Values, before: Vma, after: Vma) ->
     flags, kind = int(after.vm_flags), after.kind
     if name == "numa":
         return Request(_NONE, lm.MM_CP_PROT_NUMA)
-    if name == "mprotect":
+    if name in ("mprotect", "mprotect_many"):
         if before.vm_flags & 7 == after.vm_flags & 7:
             return None
         upgrade = upgrades(profile, flags, kind, before.page_prot)
@@ -210,11 +210,12 @@ class Model:
         after, name = Snapshot.of(mm), done.statement.name
         if name == "change_protection":
             values = {**values, "word": newprot_word(before.vmas, values)}
-        end = values["at"] + values["length"]
+        ranges = ranges_of(values)
         rows = zip(ADDRESSES, before.words, after.words, before.levels, after.levels, strict=True)
         for i, (at, old, new, level_before, level_after) in enumerate(rows):
             expected, vma = {old}, None
-            if values["at"] <= at < end and (vma := before.vma(at)):
+            inside = any(start <= at < start + length for start, length in ranges)
+            if inside and (vma := before.vma(at)):
                 if level_after > 1 or vma.vm_flags & _VM_LOCKED:
                     continue  # huge or without a table; mlock populates what becomes writable
                 expected = self._expected(

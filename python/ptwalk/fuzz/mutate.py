@@ -12,17 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .program import TABLE
+
 OP_BYTES, MAX_OPS = 8, 64
 Ops = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
 
 # Bytes of an operation: op, mm, page, nr, arg (two), page2, extra.
-_PAGE, _NR, _ARG, _PAGE2 = 2, 3, 4, 6
+_MM, _PAGE, _NR, _ARG, _PAGE2 = 1, 2, 3, 4, 6
 _FRESH = 4  # new operations that wait for each child
 _EDGES = np.array([158, 159, 160, 207, 208, 239, 240], np.uint8)  # ends of PMD, PUD, PGD entries
 _SMALL = np.array([0, 1, 1, 2, 3, 3, 7], np.uint8)
 _LENGTHS = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 4, 8, 16, 16, 16, 64, 128, 129, 192], np.uint8)
+_ODD = np.array(
+    [sum(field.mask for field in row.fields if field.name == "odd") for row in TABLE], np.uint8
+)
+"""Of each operation the bits of mm that make its arguments odd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,10 @@ def random_ops(rng: np.random.Generator, shape: tuple[int, ...], likely: Weights
     """Return new operations, shape (*shape, 8): near each other and short more often than not."""
     ops = rng.integers(0, 256, (*shape, OP_BYTES), np.uint8)
     ops[..., 0] = rng.choice(len(likely), shape, p=likely)
-    ops[..., 1] &= np.where(rng.random(shape) < 0.8, 0, 0xFF).astype(np.uint8)
+    odd, chance = _ODD[ops[..., 0]], rng.random(shape)
+    # What is odd is refused more often than not.
+    named, made_odd = np.where(chance < 0.8, 0, ~odd), np.where(chance < 0.96, 0, odd)
+    ops[..., _MM] &= named | made_odd
     for place in (_PAGE, _PAGE2):
         near = rng.choice(np.array([0, 0x3, 0xF, 0xFF], np.uint8), shape, p=[0.4, 0.3, 0.15, 0.15])
         edge = rng.random(shape) < 0.1

@@ -97,6 +97,7 @@ TABLE = tuple(
     for name, raw, fields in _core.fuzz_operations()
 )
 OPERATIONS = tuple(row.name for row in TABLE)
+_VERSION_1_OPERATIONS = OPERATIONS.index("fail_table_alloc") + 1
 _NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
 
 
@@ -240,6 +241,19 @@ def decode(program: ProgramLike) -> npt.NDArray[np.void]:
 def operation_of(op: Mapping[str, int]) -> Operation:
     """Return the row of the table that an operation names."""
     return TABLE[op["op"] % len(TABLE)]
+
+
+def from_version_1(program: bytes) -> bytes:
+    """Return a program of format version 1 in canonical form: it meant the same then.
+
+    Version 1 had fewer operations, and no odd arguments.
+    """
+    ops = decode(program)
+    ops["op"] %= _VERSION_1_OPERATIONS
+    for op in ops:
+        odd = sum(field.mask for field in operation_of(op).fields if field.name == "odd")
+        op["mm"] &= ~odd & 0xFF
+    return canonical(ops)
 
 
 def canonical_op(op: Mapping[str, int]) -> dict[str, int]:

@@ -239,7 +239,7 @@ class Kernel:
         request, given, out = IOCTLS[name]
         if name == "copy":
             args.insert(1, self.source)
-        words = bytearray(struct.pack(f"{given + 1}q", *args, 0))
+        words = bytearray(struct.pack(f"{given + 1}Q", *args, 0))
         try:
             if fd < 0:  # fcntl would raise ValueError
                 raise OSError(errno.EBADF, "")
@@ -256,7 +256,8 @@ class Kernel:
         inverted, mask, anyof, returned = masks
         max_pages, vec_len = limits
         vec = (ctypes.c_uint64 * (3 * vec_len))()
-        words = [96, flags, start, start + length, 0, ctypes.addressof(vec), vec_len, max_pages]
+        end = (start + length) % (1 << 64)
+        words = [96, flags, start, end, 0, ctypes.addressof(vec), vec_len, max_pages]
         arg = bytearray(struct.pack("12Q", *words, inverted, mask, anyof, returned))
         found = fcntl.ioctl(self.pagemap, PAGEMAP_SCAN, arg, True)
         walk_end = struct.unpack("12Q", arg)[4]

@@ -19,7 +19,7 @@ from .executor import SETUPS
 from .findings import Finding
 from .journal import read_identity, read_journal
 from .mutate import Programs
-from .program import FORMAT_VERSION
+from .program import FORMAT_VERSION, from_version_1
 from .script import script_of
 from .task import TaskResult
 from .text import to_text
@@ -51,17 +51,21 @@ def read_program(path: Path) -> bytes:
     Raises
     ------
     InvalidArgument
-        It is none, or of another version.
+        It is none, or of a later version.
     """
     data = path.read_bytes()
     if not data.startswith(MAGIC) or len(data) < _HEADER:
         raise InvalidArgument(f"{path} holds no program; a finding's program.bin does")
     version = int.from_bytes(data[len(MAGIC) : _HEADER], "little")
+    program = data[_HEADER:]
+    if version == 1:
+        return from_version_1(program)
     if version != FORMAT_VERSION:
         raise InvalidArgument(
-            f"{path} has format version {version}; this ptwalk reads {FORMAT_VERSION}"
+            f"{path} has format version {version}; this ptwalk reads 1 to {FORMAT_VERSION}, take "
+            "the one that wrote it"
         )
-    return data[_HEADER:]
+    return program
 
 
 def told(found: Iterable[Found]) -> str:

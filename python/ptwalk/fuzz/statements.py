@@ -20,6 +20,9 @@ Values = dict[str, int]
 
 PAGE = 4096
 MOST_SPACES = 16
+_ODD_BYTES = 0x800
+_TASK_SIZE = 0x7FFFFFFFF000  # of four levels
+_BY_PAGE = {"locked", "populate", "populate_read", "populate_write", "guard_install"}
 _MAP = {"locked": 0x2000, "populate": 0x8000, "noreserve": 0x4000}
 _FILES = {"shmem": "ShmemFile", "regular": "RegularFile", "readonly": "ShmemFile"}
 _FEATURE_MOVE = 1 << 16
@@ -78,24 +81,55 @@ class Statement:
 
 
 def values_of(op: dict[str, int]) -> Values:
-    """Return the fields of an operation by name, addresses and lengths in bytes."""
-    values = {}
-    for field in operation_of(op).fields:
+    """Return the fields of an operation by name, addresses, lengths and offsets in bytes.
+
+    They are those of the call, odd ones too; ``size`` is that of the file that mmap makes.
+    """
+    values: Values = {}
+    row, words = operation_of(op), words_of(op)
+    for field in row.fields:
         value = field.canonical(field.get(op))
         if field.role == "place":
             value = PLACES[value]
         elif field.role in ("length", "pages"):
             value = LENGTHS[value]
         values[field.name] = value
+    if {words.get("advice"), *words.get("flags", "").split("|")} & _BY_PAGE and not row.raw:
+        values["length"] = min(values["length"], MAX_LENGTH)
+    if row.name == "mmap":
+        values["offset"] *= PAGE
+        values["size"] = values["offset"] + values["length"]
+    _make_odd(values, set(words.get("odd", "").split("|")))
     return values
+
+
+def _make_odd(values: Values, odd: set[str]) -> None:
+    """Take values from whole pages as `odd` says; field::ODD_NAMES of the core is the rule."""
+    if "wrap" in odd:
+        end = _TASK_SIZE if values["length"] > MAX_LENGTH else 0
+        values["length"] = (values["length"] + end - values["at"]) % (1 << 64)
+    moved = {"length": ("length", "new_length"), "at": ("at",), "to": ("to", "offset")}
+    for name in odd & set(moved):
+        for field in values.keys() & set(moved[name]):
+            values[field] += _ODD_BYTES
+
+
+def ranges_of(values: Values) -> list[tuple[int, int]]:
+    """Return start and length of the ranges of an operation: one, or `ranges` of them."""
+    starts = (values["at"] + i * values.get("step", 0) for i in range(values.get("ranges", 1)))
+    return [(start, values["length"]) for start in starts]
 
 
 # One writer for each operation, in the order of the table.
 
 
-def _range(values: Values, limit: int | None = None) -> str:
-    length = values["length"] if limit is None else min(values["length"], limit)
-    return f"{values['at']:#x}, {length:#x}"
+def _range(values: Values) -> str:
+    return f"{values['at']:#x}, {values['length']:#x}"
+
+
+def _ranges(values: Values) -> str:
+    pairs = (f"({start:#x}, {length:#x})" for start, length in ranges_of(values))
+    return f"[{', '.join(pairs)}]"
 
 
 def _access(world: World, values: Values) -> str:
@@ -143,9 +177,6 @@ def _populate(world: World, values: Values) -> str:
 def _mmap(world: World, values: Values) -> Statement:
     words = words_of(world.op)
     flags, kind = set(words["flags"].split("|")), words["backing"]
-    offset = values["offset"] * PAGE
-    by_page = flags & {"locked", "populate"}
-    length = min(values["length"], MAX_LENGTH) if by_page else values["length"]
     before = target = ""
     if kind == "anon":
         file = "None"
@@ -154,7 +185,7 @@ def _mmap(world: World, values: Values) -> Statement:
     elif kind in _FILES:
         file = world.fresh("file")
         writable = ", writable=False" if kind == "readonly" else ""
-        before = f"{file} = ptwalk.{_FILES[kind]}({offset + length:#x}, machine=machine{writable})"
+        before = f"{file} = ptwalk.{_FILES[kind]}({values['size']:#x}, machine=machine{writable})"
     else:
         raise InexpressibleError(f"a file of {kind}")
     word = 1 if "shared" in flags else 2
@@ -163,29 +194,30 @@ def _mmap(world: World, values: Values) -> Statement:
     word |= 0x100000 if "fixed_noreplace" in flags else 0
     word |= 0 if flags & {"hint", "fixed_noreplace"} else 0x10
     call = (
-        f"{world.mm(values)}.mmap({values['at']:#x}, {length:#x}, {values['prot']}, "
-        f"{word:#x}, {file}, {offset:#x})"
+        f"{world.mm(values)}.mmap({_range(values)}, {values['prot']}, {word:#x}, "
+        f"{file}, {values['offset']:#x})"
     )
     if file == "None" and word & 1:  # shared anonymous memory has a file too
         target, call = world.fresh("file"), f"{call}.file"
     return Statement("", "", call, target, before)
 
 
-def _on_mm(method: str, limit: int | None = None) -> Callable[[World, Values], str]:
-    return lambda world, values: f"{world.mm(values)}.{method}({_range(values, limit)})"
+def _on_mm(method: str) -> Callable[[World, Values], str]:
+    return lambda world, values: f"{world.mm(values)}.{method}({_range(values)})"
 
 
 def _mprotect(world: World, values: Values) -> str:
     return f"{world.mm(values)}.mprotect({_range(values)}, {values['prot']})"
 
 
+def _mprotect_many(world: World, values: Values) -> str:
+    return f"{world.mm(values)}.mprotect_many({_ranges(values)}, {values['prot']})"
+
+
 def _madvise(world: World, values: Values) -> str:
     name = words_of(world.op)["advice"]
-    by_page = name in ("populate_read", "populate_write", "guard_install")
     advice = repr(name) if name not in _ADVICE else str(_ADVICE[name])
-    return (
-        f"{world.mm(values)}.madvise({_range(values, MAX_LENGTH if by_page else None)}, {advice})"
-    )
+    return f"{world.mm(values)}.madvise({_range(values)}, {advice})"
 
 
 def _mremap(world: World, values: Values) -> str:
@@ -342,4 +374,8 @@ WRITERS: dict[str, Callable[[World, Values], Statement | str]] = {
     "file_punch_hole": _on_file("punch_hole", length=True),
     "numa": _numa,
     "change_protection": _change_protection,
+    "mprotect_many": _mprotect_many,
+    "writeprotect_many": _ioctl(
+        "writeprotect_many", lambda v: f"{_ranges(v)}, mode={v['mode']}"
+    ),
 }  # fmt: skip

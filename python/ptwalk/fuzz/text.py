@@ -1,8 +1,7 @@
 """Programs as text, one line an operation: ``mmap 0x00007f0000000000 64K rw- shared shmem 0``.
 
-The fields of an operation stand in the order of its row in the table; the address space and the
-userfaultfd follow as ``mm=1`` and ``uffd=2`` where they are not the first. A ``#`` begins a
-comment.
+The fields of an operation stand in the order of its row in the table; what lies in ``mm`` follows
+where it is not 0: ``odd=at|length``, ``mm=1``, ``uffd=2``. A ``#`` begins a comment.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ def _parse_line(line: str) -> dict[str, int]:
             raise InvalidArgument(f"{name} has {key}= more than once; leave one of them")
         given.add(key)
         field = keywords[key]
-        op["mm"] = op.get("mm", 0) | _number(field, word) << field.shift
+        op["mm"] = op.get("mm", 0) | _PARSERS[field.role](field, word) << field.shift
     if len(words) != len(fields):
         wanted = " ".join(f.name for f in fields)
         raise InvalidArgument(f"{name} has {len(words)} fields; write: {name} {wanted}".rstrip())

@@ -12,7 +12,7 @@ from typing import Any
 from ..pagemap import PAGE_SIZE
 from .calls import WINDOWS
 from .program import LENGTHS, MAX_LENGTH, PLACES, decode, members, operation_of
-from .statements import MOST_SPACES, Values, values_of, words_of
+from .statements import MOST_SPACES, Values, ranges_of, values_of, words_of
 from .text import op_text
 
 SIGBUS, WP_UNPOPULATED, WP_ASYNC = 1 << 7, 1 << 13, 1 << 15
@@ -23,8 +23,9 @@ Operation = tuple[Any, ...]
 FIRST = 0x1000_0000_0000  # where programs lie in the running process
 _OFFSET = FIRST - PLACES[0]
 RANGES = [(start + _OFFSET, length // PAGE_SIZE) for start, length in WINDOWS]
+_LONGEST = max(LENGTHS) + PAGE_SIZE  # but for those that reach to the end of user memory
 # Nothing of a program ends beyond.
-LAST = FIRST + PLACES[-1] - PLACES[0] + PAGE_SIZE + max(LENGTHS) + MAX_LENGTH
+LAST = FIRST + PLACES[-1] - PLACES[0] + PAGE_SIZE + _LONGEST + MAX_LENGTH
 _EVENTS = 0b1001100  # UFFD_FEATURE_EVENT_ bits: a call sleeps until somebody reads
 _EVENT_FORK = 0b10
 _FEATURE_MOVE = 1 << 16
@@ -39,7 +40,6 @@ _ADVICES = {
     "cold": 20, "populate_read": 22, "populate_write": 23, "dontneed_locked": 24,
     "guard_install": 102, "guard_remove": 103, "unknown": 99,
 }  # fmt: skip
-_BY_PAGE = ("populate_read", "populate_write", "guard_install")
 _READAHEAD = ("normal", "random", "sequential", "willneed")  # acts on what files have cached
 
 
@@ -133,15 +133,25 @@ class Translation:
 
 
 def _range(values: Values) -> tuple[int, int]:
-    return values["at"] + _OFFSET, values["length"]
+    return values["at"] + _OFFSET, _length(values["length"])
+
+
+def _wraps(length: int) -> bool:
+    return bool(length >> 63)
+
+
+def _length(length: int) -> int:
+    """Return a length as both sides have it; one that wraps around does so there too.
+
+    What would reach to the end of user memory is cut, since other things lie there.
+    """
+    return (length - _OFFSET) % (1 << 64) if _wraps(length) else min(length, _LONGEST)
 
 
 def _mmap(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     given, kind = set(words["flags"].split("|")), words["backing"]
     start, length = _range(values)
-    offset = values["offset"] * PAGE_SIZE
-    if given & {"locked", "populate"}:
-        length = min(length, MAX_LENGTH)
+    offset = values["offset"]
     made.locks |= "locked" in given
     flags = (1 if "shared" in given else 2) | sum(_MAP[name] for name in given & set(_MAP))
     flags |= 0 if given & {"hint", "fixed_noreplace"} else _FIXED
@@ -150,7 +160,7 @@ def _mmap(made: Translation, values: Values, words: dict[str, str]) -> list[Oper
             made.files.append("")
         return [("mmap", start, length, values["prot"], flags | _ANONYMOUS, None, offset)]
     if kind in _FILES:
-        file = made.new_file(kind, offset + length)
+        file = made.new_file(kind, values["size"])
     else:
         file = made.file(int(kind[4:])) if kind.startswith("file") else ""
     return [("mmap", start, length, values["prot"], flags, file, offset)] if file else []
@@ -158,12 +168,9 @@ def _mmap(made: Translation, values: Values, words: dict[str, str]) -> list[Oper
 
 def _madvise(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
     name = words["advice"]
-    start, length = _range(values)
-    if name in _BY_PAGE:
-        length = min(length, MAX_LENGTH)
     if name not in _ADVICES or (name in _READAHEAD and "regular" in made.files):
         return []
-    return [("madvise", start, length, _ADVICES[name])]
+    return [("madvise", *_range(values), _ADVICES[name])]
 
 
 def _populate(_: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
@@ -241,6 +248,17 @@ def _plain(name: str, *more: str) -> Writer:
     return lambda _, values, words: [(name, *_range(values), *(values[field] for field in more))]
 
 
+def _many(name: str, field: str) -> Writer:
+    """Return what makes an operation on many ranges: single ones, also after one that fails."""
+
+    def write(made: Translation, values: Values, words: dict[str, str]) -> list[Operation]:
+        made.whole = False
+        starts = (start + _OFFSET for start, _ in ranges_of(values))
+        return [(name, start, _length(values["length"]), values[field]) for start in starts]
+
+    return write
+
+
 def _access(name: str) -> Writer:
     return lambda _, values, words: [(name, values["at"] + _OFFSET, bool(values["access"]))]
 
@@ -264,6 +282,7 @@ _TRANSLATIONS: dict[str, Writer] = {
     "mmap": _mmap,
     "munmap": _plain("munmap"),
     "mprotect": _plain("mprotect", "prot"),
+    "mprotect_many": _many("mprotect", "prot"),
     "madvise": _madvise,
     "mremap": _mremap,
     "fork": _fork,
@@ -275,6 +294,7 @@ _TRANSLATIONS: dict[str, Writer] = {
     "register": _plain("register", "mode"),
     "unregister": _plain("unregister"),
     "writeprotect": _plain("writeprotect", "mode"),
+    "writeprotect_many": _many("writeprotect", "mode"),
     "wake": _plain("wake"),
     "copy": _plain("copy", "mode"),
     "zeropage": _plain("zeropage", "mode"),
@@ -301,7 +321,8 @@ def translate(program: bytes) -> Translation:
         values = values_of(op)
         actor, write = made.actor(values), _TRANSLATIONS.get(operation_of(op).name)
         operations = write(made, values, words_of(op)) if write and actor else []
-        made.whole &= bool(operations)
+        length = values.get("length", 0)
+        made.whole &= bool(operations) and (length <= _LONGEST or _wraps(length))
         for operation in operations:
             process, uffd = actor or (0, 0)
             if operation[0] == "userfaultfd":

@@ -14,7 +14,8 @@ struct Options {
   bool raw = true;  ///< false: raw operations do nothing
   Judge judge = Judge::end;
   const KernelInfo* kernel = &active_kernel();
-  int levels = 4;  ///< of page tables, 4 or 5
+  int levels = 4;                              ///< of page tables, 4 or 5
+  u64 max_tables = FrameArena::DEFAULT_LIMIT;  ///< table frames that may be in use at once
 };
 
 struct RunResult {

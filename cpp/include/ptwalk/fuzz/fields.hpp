@@ -16,11 +16,27 @@ constexpr auto names(Names... all) {
 // Everywhere.
 inline constexpr Field MM{"mm", Role::number, Member::mm, 0, 4};
 inline constexpr Field UFFD{"uffd", Role::number, Member::mm, 4, 4};
+/// What is no whole page: `at` and `to` (of mmap the offset) lie 0x800 bytes further, `length` is
+/// that much longer. `wrap`: the range ends `length` bytes beyond the end of all addresses, so that
+/// the sum overflows; where that is more than MAX_PAGES pages, beyond the end of user memory.
+inline constexpr auto ODD_NAMES = names("at", "length", "wrap", "to");
+inline constexpr u64 ODD_AT = 1, ODD_LENGTH = 2, ODD_WRAP = 4, ODD_TO = 8;
+inline constexpr u64 ODD_BYTES = 0x800;
+/// The first `nr` of them, in the half of Op::mm that begins at bit `shift`.
+constexpr Field odd(unsigned shift, unsigned nr) {
+  return {"odd", Role::flags, Member::mm, shift, nr, Names(ODD_NAMES).first(nr)};
+}
+inline constexpr Field ODD_PLACE = odd(4, 1), ODD_RANGE = odd(4, 3), ODD_PAIR = odd(4, 4);
+inline constexpr Field UFFD_ODD_RANGE = odd(0, 3), UFFD_ODD_PAIR = odd(0, 4);
 inline constexpr Field AT{"at", Role::place, Member::page};
 inline constexpr Field TO{"to", Role::place, Member::page2};
 inline constexpr Field LENGTH{"length", Role::length, Member::nr};
 inline constexpr Field PAGES{"length", Role::pages, Member::nr};
 inline constexpr Field PROT{"prot", Role::prot, Member::arg, 0, 3};
+
+// Many ranges in one call: how many, and how far apart they begin.
+inline constexpr Field STEP{"step", Role::length, Member::page2};
+inline constexpr Field RANGES{"ranges", Role::number, Member::extra, 0, 4};
 
 // Accesses.
 inline constexpr auto ACCESS_NAMES = names("read", "write");
@@ -122,6 +138,19 @@ inline constexpr auto VM_FLAG_NAMES = names("write", "dontexpand", "maywrite", "
                                             "pfnmap", "uffd_wp", "io", "softdirty");
 inline constexpr Field ADD{"add", Role::flags, Member::arg, 0, 8, VM_FLAG_NAMES};
 inline constexpr Field REMOVE{"remove", Role::flags, Member::arg, 8, 8, VM_FLAG_NAMES};
+inline constexpr auto LOAD_FLAG_NAMES = names("shared", "locked", "noreserve", "wipeonfork",
+                                              "pfnmap", "mixedmap", "uffd_wp", "softdirty");
+inline constexpr Field LOAD_FLAGS{"flags", Role::flags, Member::arg, 3, 8, LOAD_FLAG_NAMES};
+inline constexpr auto LOAD_BACKING_NAMES =
+    names("anon", "shmem", "regular", "hugetlb", "dax", "other");
+inline constexpr Field LOAD_BACKING{"backing", Role::choice_or_file, Member::extra, 0,
+                                    8,         LOAD_BACKING_NAMES};
+inline constexpr auto FACT_NAMES =
+    names("anon", "file", "exclusive", "dirty", "zero", "elsewhere");  // AddressSpace::load_pages
+inline constexpr Field FACTS{"facts", Role::flags, Member::extra, 0, 6, FACT_NAMES};
+/// "asked": the word has no frame, and asks for one.
+inline constexpr auto FRAME_NAMES = names("given", "asked");
+inline constexpr Field FRAME{"frame", Role::choice, Member::extra, 6, 1, FRAME_NAMES};
 inline constexpr Field COUNTDOWN{"n", Role::number, Member::arg, 0, 4};
 
 }  // namespace ptwalk::fuzz::field

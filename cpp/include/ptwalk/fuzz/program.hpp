@@ -13,7 +13,7 @@
 
 namespace ptwalk::fuzz {
 
-inline constexpr unsigned FORMAT_VERSION = 1;
+inline constexpr unsigned FORMAT_VERSION = 2;
 /// Operations of a program that run; the rest is ignored.
 inline constexpr std::size_t MAX_OPS = 64;
 inline constexpr std::size_t OP_BYTES = 8;
@@ -22,8 +22,9 @@ inline constexpr u64 MAX_PAGES = 1024;
 
 /// One operation as it lies in a program, little endian.
 struct Op {
-  u8 op = 0;     ///< index into operations(), modulo their number
-  u8 mm = 0;     ///< low 4 bits: address space; high 4 bits: userfaultfd
+  u8 op = 0;  ///< index into operations(), modulo their number
+  u8 mm = 0;  ///< low 4 bits: address space; high 4 bits: userfaultfd; the half that names nothing
+              ///< holds field::ODD_NAMES
   u8 page = 0;   ///< a place
   u8 nr = 0;     ///< a length
   u16 arg = 0;   ///< as the operation says
@@ -124,7 +125,7 @@ struct Operation {
 };
 
 /// How many there are.
-inline constexpr unsigned NR_OPERATIONS = 41;
+inline constexpr unsigned NR_OPERATIONS = 45;
 /// All operations; their order is part of the format.
 std::span<const Operation> operations();
 

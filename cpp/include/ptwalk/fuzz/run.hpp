@@ -21,6 +21,16 @@ enum class Judge : u8 {
   each,  ///< and before and after each operation, slowly
 };
 
+/// The range that an operation asks for, and the other place that it names. Seldom whole pages: see
+/// field::ODD_NAMES.
+struct Asked {
+  u64 at, length, to = 0;
+  /// The pages that it touches, if it touches any.
+  [[nodiscard]] Range pages() const {
+    return {align_down(at, PAGE_SIZE), align_up(at + length, PAGE_SIZE)};
+  }
+};
+
 class Run {
  public:
   Run(World& world, const RawWords& words, Judge judge, Report& report)
@@ -44,24 +54,54 @@ class Run {
   /// The userfaultfd that it names and its address space; nullptr, and said so, where there is
   /// none.
   AddressSpace* uffd(const Op& op, UffdId& id) const;
-  /// Makes, reports and judges a change of protection of `mm`; `change` may be called again.
-  /// Returns how it ended.
+  /// What an operation asks for whose range has this length, with its bits of field::ODD_NAMES.
+  [[nodiscard]] Asked asked(const Op& op, u64 length, u64 odd, u64 to = 0) const {
+    const Asked whole{field::AT(op), length, to};
+    return odd ? odd_of(whole, odd) : whole;
+  }
+  /// Makes and judges a change of protection of `mm`; `change` may be called again.
   template <class Change>
-  [[nodiscard]] Error protect(const AddressSpace& mm, const ChangeRequest& request,
-                              Change change) const {
+  [[nodiscard]] Result<ProtectResult> judged(const AddressSpace& mm, const ChangeRequest& request,
+                                             Change change) const {
     // Raw stores void the properties, and populating moves on.
     const bool judges = judge == Judge::each && !world.raw && !populates(mm, request);
-    if (!judges) return protect(change());
+    if (!judges) return change();
     const ChangeJudge before(mm, request);
     const Result<ProtectResult> done = change();
     report.violations |= before.judge(done.value, !done.ok());
-    const Error error = protect(done);
-    if (request.kind != ChangeKind::protect || error) return error;
+    if (request.kind != ChangeKind::protect || !done.ok()) return done;
     const ChangeJudge once(mm, request);
     const Coverage coverage = machine().coverage;  // the program asked once
     report.violations |= once.judge_again(change().value);
     machine().coverage = coverage;
-    return error;
+    return done;
+  }
+  /// The same and reports it; returns how it ended.
+  template <class Change>
+  [[nodiscard]] Error protect(const AddressSpace& mm, const ChangeRequest& request,
+                              Change change) const {
+    return protect(judged(mm, request, change));
+  }
+  /// Makes, judges and reports a change of many ranges: `call` on all of them, or on each where
+  /// each is judged. `ranges` holds start and length of each in turn.
+  template <class Call>
+  void protect_many(const AddressSpace& mm, ChangeRequest request, std::span<const u64> ranges,
+                    Call call) const {
+    Result<RangesResult> all;
+    if (judge == Judge::end) all = call(ranges);
+    for (u64& i = all.value.done; judge == Judge::each && all.ok() && i < ranges.size() / 2;) {
+      const std::span<const u64> one = ranges.subspan(2 * i, 2);
+      request.range = Asked{one[0], one[1]}.pages();
+      const Result<ProtectResult> done = judged(mm, request, [&] {
+        Result<RangesResult> made = call(one);
+        return Result<ProtectResult>{std::move(made.value.result), made.error};
+      });
+      all.value.result.add(done.value);
+      all.error = done.error;
+      i += done.ok();
+    }
+    report.result("ranges", all.value.done);
+    report.end(protect({std::move(all.value.result), all.error}));
   }
   /// Reports a change of protection and judges its account; returns how it ended.
   Error protect(const Result<ProtectResult>& done) const;
@@ -69,6 +109,7 @@ class Run {
   [[nodiscard]] FileId file(u64 number) const;
 
  private:
+  [[nodiscard]] Asked odd_of(const Asked& whole, u64 odd) const;
   /// number % nr; most numbers need no division.
   [[nodiscard]] static std::size_t wrapped(u64 number, std::size_t nr) {
     return number < nr ? number : number % nr;
@@ -76,6 +117,14 @@ class Run {
   /// Whether the request brings pages in too, as mprotect does where VM_LOCKED meets VM_WRITE.
   [[nodiscard]] static bool populates(const AddressSpace& mm, const ChangeRequest& request);
 };
+
+/// The ranges of an operation on many, start and length of each in turn.
+struct ManyRanges {
+  std::array<u64, 2 << field::RANGES.bits> words;
+  u64 nr = 0;
+  [[nodiscard]] std::span<const u64> span() const { return {words.data(), 2 * nr}; }
+};
+[[nodiscard]] ManyRanges many_ranges(const Op& op, const Asked& first);
 
 // The functions of the table of operations, grouped by the source file that has them.
 // system_calls.cpp
@@ -86,6 +135,7 @@ void run_populate(Run& run, const Op& op);
 void run_mmap(Run& run, const Op& op);
 void run_munmap(Run& run, const Op& op);
 void run_mprotect(Run& run, const Op& op);
+void run_mprotect_many(Run& run, const Op& op);
 void run_madvise(Run& run, const Op& op);
 void run_mremap(Run& run, const Op& op);
 void run_fork(Run& run, const Op& op);
@@ -99,6 +149,7 @@ void run_uffd_close(Run& run, const Op& op);
 void run_register(Run& run, const Op& op);
 void run_unregister(Run& run, const Op& op);
 void run_writeprotect(Run& run, const Op& op);
+void run_writeprotect_many(Run& run, const Op& op);
 void run_wake(Run& run, const Op& op);
 void run_copy(Run& run, const Op& op);
 void run_zeropage(Run& run, const Op& op);
@@ -122,6 +173,8 @@ void run_set_ptes(Run& run, const Op& op);
 void run_set_entry(Run& run, const Op& op);
 void run_alloc_table(Run& run, const Op& op);
 void run_set_vm_flags(Run& run, const Op& op);
+void run_load_vma(Run& run, const Op& op);
+void run_load_pages(Run& run, const Op& op);
 void run_fail_table_alloc(Run& run, const Op& op);
 
 }  // namespace ptwalk::fuzz

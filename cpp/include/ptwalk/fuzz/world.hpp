@@ -8,16 +8,19 @@
 namespace ptwalk::fuzz {
 
 struct World {
-  explicit World(const Profile& profile, int levels = 4)
-      : machine(std::make_shared<Machine>(profile, levels)),
-        spaces{std::make_shared<AddressSpace>(machine)} {}
+  explicit World(const Profile& profile, int levels = 4, u64 max_tables = FrameArena::DEFAULT_LIMIT)
+      : machine(std::make_shared<Machine>(profile, levels, max_tables)),
+        spaces{std::make_shared<AddressSpace>(machine)},
+        limited(max_tables < FrameArena::DEFAULT_LIMIT),
+        fails(limited) {}
 
   std::shared_ptr<Machine> machine;
   std::vector<std::shared_ptr<AddressSpace>> spaces;  ///< living ones, never none
   std::vector<UffdId> fds;
   std::vector<MigratingPage> migrations;
-  bool raw = false;    ///< a raw store was made: entries may lie anywhere and mean anything
-  bool fails = false;  ///< allocations may fail, and counts then miss what was done before
+  bool raw = false;  ///< a raw store was made: entries may lie anywhere and mean anything
+  bool limited;      ///< there are few table frames
+  bool fails;        ///< allocations may fail, and counts then miss what was done before
 };
 
 /// A state of a world to come back to.
