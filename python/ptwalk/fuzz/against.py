@@ -325,8 +325,9 @@ class Against:
         return tuple(left)
 
     def _why(self, rules: tuple[str, ...], operation: str) -> str:
-        if len(rules) == 1 and (rules[0], operation) in _NAMES:
-            return _NAMES[rules[0], operation]
+        acts = operation.removesuffix("_many")
+        if len(rules) == 1 and (rules[0], acts) in _NAMES:
+            return _NAMES[rules[0], acts]
         return "; ".join(sentence(rule, self._profile) for rule in rules[:3])
 
     def _acts(self, program: bytes, rules: tuple[str, ...], last: int) -> int:
