@@ -135,6 +135,15 @@ SHOWN = (
     access {PAGE} read 0
     """),
     ("empty", f"mmap {PAGE} 64K rw- - anon 0\nmmap {PAGE} 4K rw- fixed_noreplace anon 0"),
+    ("anon-16", f"""
+    munmap {PAGE} 4K odd=at
+    munmap {PAGE} 4K odd=wrap
+    mprotect {PAGE} 4K r-- odd=length
+    mprotect {PAGE} 4K r-- odd=wrap
+    access {PAGE} write 0 odd=at
+    writeprotect {PAGE} 4K wp odd=wrap
+    mremap {PAGE} 64K {PAGE} 4K - odd=wrap
+    """),
     ("empty", f"kernel_access {PAGE} read\nkernel_access {PAGE} write\naccess {PAGE} read 0"),
     ("empty", f"""
     mmap {PAGE} 64K rw- - anon 0

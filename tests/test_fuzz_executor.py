@@ -241,3 +241,30 @@ def test_an_executor_takes_a_limit_on_table_frames() -> None:
     assert [step.visible for step in few.steps(program)][1:] == ["done", "done; ENOMEM"]
     assert few.run(program).violations == ()
     assert fuzz.Executor("6.18").steps(program)[2].visible == "done"
+
+
+def test_markers_beside_what_moves_stay_what_they_were() -> None:
+    """A whole table of markers is one run; its pages are known by it when the run breaks up."""
+    ex = fuzz.Executor("6.18", "unpopulated-16", judge="each")
+    place = "0x00007f0000000000"
+    program = fuzz.from_text(f"""
+        mremap {place} 64K {place} 2M -
+        writeprotect {place} 2M wp
+        mremap {place} 4K 0x00007f0000001000 4K maymove|fixed
+    """)
+    assert ex.run(program).violations == ()
+
+
+def test_a_loaded_page_that_is_said_to_be_both_is_a_private_copy() -> None:
+    place = "0x00007f0000000000"
+    for profile in ("uffd-wp-v2", "6.18"):
+        ex = fuzz.Executor(profile, "shmem-16")
+        steps = ex.steps(
+            fuzz.from_text(f"""
+                load_pages {place} 64K protnone - anon|file|exclusive|dirty|elsewhere asked
+                reclaim {place} 64K
+                mmap {place} 64K -w- shared|populate file0 0
+                mmap {place} 64K -w- shared|populate file0 8
+            """)
+        )
+        assert steps[2].visible == f"address={int(place, 16):#x}"

@@ -12,7 +12,7 @@ UFFD = f"userfaultfd - -\nregister {PAGE} 64K wp"
 
 
 def made(text: str, setup: str = "empty") -> Translation:
-    return translate(fuzz.SETUPS[setup] + fuzz.from_text(text))
+    return translate(fuzz.SETUPS[setup], fuzz.from_text(text))
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,10 @@ def test_all_places_lie_between_the_limits() -> None:
     for start, pages in RANGES:
         assert FIRST <= start < start + pages * 4096 < LAST
     assert PLACES[-1] - PLACES[0] + FIRST + longest < LAST
+
+
+def test_a_setup_and_a_program_are_as_long_as_they_are() -> None:
+    last = f"madvise {PAGE} 4K dontneed"
+    text = "\n".join([f"access {PAGE} write 0"] * 63 + [last])
+    whole = made(text, "mixed")
+    assert whole.steps[-1].text == last

@@ -130,11 +130,11 @@ u16 Coverage::row_of(const LeafPlan& plan, const Vma& vma) {
   return u16(request_of(plan) * MAPPINGS + mapping);
 }
 
-void Coverage::hit_span(u16 row, const SpanCounts& counts) {
+void Coverage::hit_span(u16 row, const SpanCounts& counts, u64 times) {
   const std::array<u32, OUTCOMES> outcomes{
       counts.present,        counts.swap,         counts.none_to_marker,
       counts.marker_to_none, counts.none_skipped, counts.flush_first <= counts.flush_last};
-  for (std::size_t i = 0; i < OUTCOMES; ++i) counts_[SPANS[row][i]] += outcomes[i];
+  for (std::size_t i = 0; i < OUTCOMES; ++i) counts_[SPANS[row][i]] += outcomes[i] * times;
 }
 
 std::span<const std::string> Coverage::names() {

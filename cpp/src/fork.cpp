@@ -83,7 +83,8 @@ bool AddressSpace::copy_page_range(AddressSpace& child, const Vma& vma, const Vm
   for (u64 addr = vma.start; addr < vma.end;) {
     const Extent at = tables.extent(addr, vma.end);
     if (at.level > PTE_LEVEL) {
-      cover_absent(Branch::fork_pgd, at.level);
+      if (tables.kind(*at.entry, at.level) == EntryKind::none)
+        cover_absent(Branch::fork_pgd, at.level);
       if (at.level < tables.levels() && !child.tables.ensure(addr, at.level)) return false;
     } else if (at.uniform) {
       u64 word = *at.entry;
@@ -152,10 +153,13 @@ Result<std::shared_ptr<AddressSpace>> AddressSpace::fork() {
     }
     const Vma copied = dup_vma(*child, made, vma);
     child->vmas.insert(copied);
-    const bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)) ||
-                        (profile().fork_copies_wp_vma && copied.uffd_wp());
-    if (copied.uffd_wp() && !vma.anon_vma) cover(Branch::rule_fork_copies_wp_vma);
-    if (!needed || (vma.flags & VM_WIPEONFORK)) {
+    const bool wiped = vma.flags & VM_WIPEONFORK;
+    bool needed = vma.anon_vma || (vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD));
+    if (!needed && !wiped && copied.uffd_wp()) {
+      cover(Branch::rule_fork_copies_wp_vma);
+      needed = profile().fork_copies_wp_vma;
+    }
+    if (!needed || wiped) {
       cover(Branch::fork_lazy);
       continue;
     }

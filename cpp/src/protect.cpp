@@ -187,7 +187,7 @@ const SharedStep& Walk::step(Uniform uniform) {
 
 /// Adds the counts of `tables` PTE tables that all had the same.
 void Leaves::account(const SpanCounts& counts, u64 tables) {
-  huge_.machine.coverage.hit_span(plan_.row, counts);
+  huge_.machine.coverage.hit_span(plan_.row, counts, tables);
   result_.present += counts.present * tables;
   result_.swap += counts.swap * tables;
   result_.none_to_marker += counts.none_to_marker * tables;
@@ -222,15 +222,17 @@ u64 Walk::change_whole(u64* entry, Level level, Range range, i64& pages) {
   while (!none && nr < most && entry[nr] == *entry) ++nr;
   range.end = range.start + nr * size;
   const u64 tables = nr * pte_tables_in(level - 1);
+  if (none) cover(Branch::rule_populate);
   if (!none) {
     tables_.exchange(entry, change.becomes, nr);
   } else if (tables_.populate(entry, level, _PAGE_TABLE, change.becomes)) {
+    cover_level(Branch::populate_pgd, level);
     result_.tables_allocated += tables_in(level - 1);
   }
   start_notifiers(level, range);
   cover_level(Branch::shared_pgd, level, nr);
   const u64 word = huge_.machine.shared_tables.word(uniform);
-  huge_.machine.coverage.meet_span(plan_, profile_, huge_.vma, {&word, 1}, tables);
+  huge_.machine.coverage.meet_span(plan_, profile_, huge_.vma, {&word, 1}, tables * PTRS_PER_TABLE);
   if (planted(Mutant::shared_not_accounted)) return nr;
   account(change.counts, tables);
   pages += i64(change.counts.pages * tables);
@@ -325,7 +327,7 @@ i64 Walk::change_pud_range(u64* table, u64 addr, u64 end) {
 
 i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
   Notifier notifier(result_, end);
-  if (end - addr > PMD_SIZE) cover(Branch::rule_notifier);
+  const u64 start = addr;
   i64 pages = 0;
   for (u64 next; addr != end; addr = next) {
     next = next_addr(addr, end, PMD_LEVEL);
@@ -342,6 +344,8 @@ i64 Walk::change_pmd_range(u64* table, u64 addr, u64 end) {
     }
     const i64 changed = change_pmd(pmd, addr, next, notifier);
     if (changed < 0) return FAILED;
+    if (addr == start && tables_.kind(*pmd, PMD_LEVEL) == EntryKind::none)
+      cover(Branch::rule_notifier);
     pages += changed;
   }
   return pages;

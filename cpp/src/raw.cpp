@@ -215,7 +215,8 @@ Pfn AddressSpace::adopt_frame(const Vma& vma, u64 index, Pfn pfn, bool cached) {
 u64 AddressSpace::adopt_page(const Vma& vma, u64 addr, u64 entry, u8 facts) {
   const u64 index = vma.index_of(addr);
   const Pfn wanted = entry & PTE_PFN_MASK ? pte_pfn(entry) : 0;
-  const bool cached = (facts & LOAD_FILE) && vma.file != NO_FILE;
+  // Of a page that is said to be both, the file has none: it is a private copy.
+  const bool cached = (facts & (LOAD_FILE | LOAD_ANON)) == LOAD_FILE && vma.file != NO_FILE;
   const Pfn pfn = adopt_frame(vma, index, wanted, cached);
   Page& page = machine->pages.at(pfn);
   if (page.mapcount++ == 0) {

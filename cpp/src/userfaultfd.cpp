@@ -99,7 +99,7 @@ u64 range_ioctls(const Profile& p, u64 mode, bool any_hugetlb) {
   return ioctls;
 }
 
-/// Features that every modelled kernel has. (UFFD_API_FEATURES, v5.12)
+/// Features that every modelled kernel has. (UFFD_API_FEATURES of the series' base)
 constexpr u64 OLDEST_FEATURES = 0x3ff;
 
 }  // namespace

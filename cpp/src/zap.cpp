@@ -114,14 +114,17 @@ void AddressSpace::zap_tables(const Vma& vma, u64 start, u64 end, const ZapDetai
       zap_shared(vma, addr, at, details);
       continue;
     }
-    if (at.level == PMD_LEVEL && tables.kind(*at.entry, PMD_LEVEL) == EntryKind::leaf)
-      zap_huge_pmd(*this, vma, tables.writable(addr, PMD_LEVEL), {addr, next});
-    const u64 nr = (next - addr) >> PAGE_SHIFT;
-    u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL, nr) : nullptr;
-    if (!table) {
+    const bool above = at.level > PTE_LEVEL;
+    const EntryKind kind = above ? tables.kind(*at.entry, at.level) : EntryKind::table;
+    if (kind == EntryKind::none) {
       cover_absent(Branch::zap_pgd, at.level);
       continue;
     }
+    if (at.level == PMD_LEVEL && kind == EntryKind::leaf)
+      zap_huge_pmd(*this, vma, tables.writable(addr, PMD_LEVEL), {addr, next});
+    const u64 nr = (next - addr) >> PAGE_SHIFT;
+    u64* const table = at.level <= PMD_LEVEL ? tables.writable(addr, PTE_LEVEL, nr) : nullptr;
+    if (!table) continue;
     zap_ptes(vma, table, nr, details);
     if (nr < PTRS_PER_TABLE) continue;
     // A PTE table that the zap covered whole and left empty goes. (CONFIG_PT_RECLAIM, v6.14 on)

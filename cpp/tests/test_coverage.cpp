@@ -129,3 +129,42 @@ TEST_CASE("every rule of a profile decides a branch that names it") {
     CHECK(named != elsewhere.contains(rule.name));
   }
 }
+
+TEST_CASE("what is no absent table is not counted as one") {
+  Space s("6.18");
+  const u64 addr = s.anon(512);
+  REQUIRE(s.mm->tables.ensure(addr, PMD_LEVEL));
+  *s.mm->tables.writable(addr, PMD_LEVEL) = 0x80000000000000e5 | 0x40000000;
+  s.machine->coverage.entries = true;
+  REQUIRE(s.mm->munmap(addr, pages(512)).cause == Cause::none);
+  CHECK(count_of(s, "zap_huge_pmd: meets a present entry") == 1);
+  CHECK(count_of(s, "zap_pmd_range: an absent PTE table") == 0);
+}
+
+TEST_CASE("a table that is shared whole counts its pages, and the rule that populates it") {
+  Space s("6.18");
+  const u64 addr = align_up(s.shmem(2048), PMD_SIZE);
+  const UffdId id = s.watch(addr, 1024, MODE_WP);
+  s.write(addr + pages(512));
+  s.machine->coverage.clear();
+  s.machine->coverage.entries = true;
+  s.protect(id, addr, 512);
+  CHECK(count_of(s, "change_prepare: an absent table, to be wr-protected [populate]") == 1);
+  CHECK(count_of(s, "change_prepare: a missing PTE table") == 1);
+  CHECK(count_of(s, "change_pte_range: wr-protect, shared file, none to marker") == 512);
+  CHECK(count_of(s, "change_pte_range: wr-protect meets none") == 512);
+  s.resolve(id, addr, 512);
+  CHECK(count_of(s, "change_pte_range: resolve, shared file, marker to none") == 512);
+  CHECK(count_of(s, "change_pte_range: resolve meets a uffd-wp marker") == 512);
+}
+
+TEST_CASE("the notifier's rule decides where a range begins with an absent table") {
+  Space s("6.18");
+  const u64 addr = align_up(s.anon(2048), PMD_SIZE);
+  s.write(addr + pages(512));
+  s.machine->coverage.clear();
+  REQUIRE(s.mm->mprotect(addr + pages(512), pages(1), 1).ok());
+  CHECK(count_of(s, "change_pmd_range: begins with an absent PTE table [notifier]") == 0);
+  REQUIRE(s.mm->mprotect(addr + pages(511), pages(2), 0).ok());
+  CHECK(count_of(s, "change_pmd_range: begins with an absent PTE table [notifier]") == 1);
+}

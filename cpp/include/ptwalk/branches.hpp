@@ -185,7 +185,7 @@ namespace ptwalk {
   X(rule_split_flushes_migration, "__split_huge_pmd: a migration entry [split_flushes_migration]") \
   X(rule_pud_leaves, "change_pud_range: a PUD leaf [pud_leaves]")                                  \
   X(rule_flush, "pte_needs_flush: an entry changes [flush]")                                       \
-  X(rule_notifier, "change_pud_range: a range of several PMD entries [notifier]")                  \
+  X(rule_notifier, "change_pmd_range: begins with an absent PTE table [notifier]")                 \
   X(rule_writenotify_uffd_wp,                                                                      \
     "vma_wants_writenotify: shared, writable, registered for wp [writenotify_uffd_wp]")            \
   X(rule_manual_write_upgrade,                                                                     \
@@ -229,7 +229,7 @@ namespace ptwalk {
   X(rule_pagemap_scan, "do_pagemap_cmd: PAGEMAP_SCAN [pagemap_scan]")                              \
   X(rule_anon_exclusive, "wp_can_reuse_anon_folio: asked [anon_exclusive]")                        \
   X(rule_mem_soft_dirty, "mmap_region: a new VMA is soft-dirty [MEM_SOFT_DIRTY]")                  \
-  X(rule_memory_failure, "fault_signal: a poisoned page [MEMORY_FAILURE]")                         \
+  X(rule_memory_failure, "do_sigbus: a poisoned page [MEMORY_FAILURE]")                            \
   X(rule_device_private, "change_pte_range: a device-private entry [DEVICE_PRIVATE]")              \
   X(rule_page_table_isolation, "pgd_bad: a table entry with NX [PAGE_TABLE_ISOLATION]")            \
   X(rule_pt_reclaim, "zap_pte_range: a whole PTE table of MADV_DONTNEED [PT_RECLAIM]")
@@ -254,7 +254,7 @@ enum class Branch : u16 {
   X(mremap, "move_ptes: meets ", MAPPED)                           \
   X(unmap, "try_to_unmap_one: meets ", PAGES)                      \
   X(migrate, "try_to_migrate_one: meets ", PAGES)                  \
-  X(fill, "mfill_atomic_install_pte: meets ", ANY)                 \
+  X(fill, "mfill_atomic: meets ", ANY)                             \
   X(move, "move_pages_pte: meets ", ANY)                           \
   X(lazyfree, "madvise_free_pte_range: meets ", ANY)               \
   X(age, "madvise_cold_or_pageout_pte_range: meets ", ANY)         \

@@ -79,7 +79,7 @@ class Coverage {
   void hit(Branch branch, u64 times = 1) { counts_[std::size_t(branch)] += times; }
   /// The row of the spans of a request on a VMA: LeafPlan::row.
   [[nodiscard]] static u16 row_of(const LeafPlan& plan, const Vma& vma);
-  void hit_span(u16 row, const SpanCounts& counts);
+  void hit_span(u16 row, const SpanCounts& counts, u64 times = 1);
   /// A walk met a leaf, or what is in place of one, `times` over.
   void meet(LeafWalk walk, const Profile& profile, u64 word, u64 times = 1) {
     if (entries)

@@ -67,7 +67,8 @@ class PageTable {
   [[nodiscard]] WalkEnd walk(u64 addr) const {
     return is_recent(addr) ? WalkEnd{recent_pte(addr), PTE_LEVEL} : descend(addr);
   }
-  /// Like walk(), but a shared table ends it too, with its end cut to `limit`.
+  /// Like walk(), but a shared table ends it too. Equal entries after it that are none or point to
+  /// the same shared table belong to it, as far as their table goes; its end is cut to `limit`.
   [[nodiscard]] Extent extent(u64 addr, u64 limit) const;
 
   /// Like find(), for storing `nr` entries from there on in the same table: shared tables on the

@@ -19,15 +19,17 @@ bool is_one_of(std::span<const std::string_view> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// Calls visit(address, word) for the pages of a VMA; once, at its first page, for a run of equal
-/// ones.
+/// Calls visit(range, word) for the pages of a VMA; once for a run of equal ones.
 template <class Visit>
 void each_entry(const AddressSpace& mm, const Vma& vma, Visit visit) {
   for (u64 addr = vma.start; addr < vma.end;) {
     const Extent at = mm.tables.extent(addr, vma.end);
     if (at.level == PTE_LEVEL)
       for (u64 i = 0; i < (at.uniform ? 1 : (at.end - addr) >> PAGE_SHIFT); ++i)
-        if (at.entry[i]) visit(addr + (i << PAGE_SHIFT), at.entry[i]);
+        if (at.entry[i]) {
+          const u64 page = addr + (i << PAGE_SHIFT);
+          visit(Range{page, at.uniform ? at.end : page + PAGE_SIZE}, at.entry[i]);
+        }
     addr = at.end;
   }
 }
@@ -80,14 +82,14 @@ OperationJudge::OperationJudge(const World& world, std::string_view name, const 
 
 void OperationJudge::remember(const AddressSpace& mm, const Vma& vma) {
   const bool counts = arms_count(*mm.machine, vma);
-  each_entry(mm, vma, [&](u64 addr, u64 word) {
+  each_entry(mm, vma, [&](Range run, u64 word) {
     if (armed(mm.profile(), word)) {
-      if (counts) armed_.push_back({&mm, addr, word});
-      (vma.uffd_wp() ? registered_ : stale_).push_back({&mm, addr, word});
+      if (counts) armed_.push_back({&mm, run.start, word, run.end});
+      (vma.uffd_wp() ? registered_ : stale_).push_back({&mm, run.start, word, run.end});
     }
     if (vma.shared() || vma.anonymous() || !pte_present(word) || word & _PAGE_SPECIAL) return;
     const Page* page = mm.machine->pages.find(pte_pfn(word));
-    if (page && page->anon()) copies_.push_back({&mm, addr, word});
+    if (page && page->anon()) copies_.push_back({&mm, run.start, word, run.end});
   });
 }
 
@@ -173,7 +175,7 @@ u64 OperationJudge::judge_child() const {
           !armed(child.profile(), word_at(child, kept.addr)))
         found |= bit(Violation::arm_lost);
     if (!vma.cow()) continue;
-    each_entry(child, vma, [&](u64, u64 word) {
+    each_entry(child, vma, [&](Range, u64 word) {
       if (pte_present(word) && word & _PAGE_RW) found |= bit(Violation::writable_shared);
     });
   }
@@ -186,17 +188,18 @@ u64 OperationJudge::judge_unregistered() const {
   const Profile& p = world_.machine->profile;
   if (!stale_.empty() || !p.unregister_resolves || !p.mremap_clears_uffd || name_ == "register")
     return 0;
-  const auto stays = [&](const AddressSpace& mm, u64 addr) {
+  const auto stays = [&](const AddressSpace& mm, Range run) {
     return name_ == "mremap" &&
-           std::any_of(registered_.begin(), registered_.end(),
-                       [&](const Kept& kept) { return kept.mm == &mm && kept.addr == addr; });
+           std::any_of(registered_.begin(), registered_.end(), [&](const Kept& kept) {
+             return kept.mm == &mm && kept.addr <= run.start && run.end <= kept.end;
+           });
   };
   u64 found = 0;
   for (const auto& mm : world_.spaces)
     for (const Vma& vma : mm->vmas.all())
       if (!vma.uffd_wp())
-        each_entry(*mm, vma, [&](u64 addr, u64 word) {
-          if (armed(p, word) && !stays(*mm, addr)) found |= bit(Violation::armed_unregistered);
+        each_entry(*mm, vma, [&](Range run, u64 word) {
+          if (armed(p, word) && !stays(*mm, run)) found |= bit(Violation::armed_unregistered);
         });
   return found;
 }

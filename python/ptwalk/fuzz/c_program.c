@@ -22,7 +22,7 @@
 #define USER_MODE_ONLY 1
 #define UFFDIO_API_ 0xc018aa3ful
 #define PAGEMAP_SCAN_ 0xc0606610ul
-#define MOST 64                        /* operations of a program, and so whatever they make */
+#define MOST 128                       /* operations of a setup and a program, and so what they make */
 #define MOST_RANGES 1024ul             /* that a scan can find */
 #define UNUSED __attribute__((unused)) /* a program needs some of what follows */
 

@@ -145,7 +145,7 @@ def c_program_of(finding: Finding) -> bytes | None:
     """
     if finding.judge not in ("against", "running-kernel"):
         return None
-    made = translate(SETUPS[finding.setup] + finding.program)
+    made = translate(SETUPS[finding.setup], finding.program)
     if not made.whole:
         return None
     sides = "\n".join(f" *   {state}".replace("*/", "* /") for state in finding.states)

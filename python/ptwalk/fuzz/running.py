@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -47,6 +48,7 @@ from .translate import (
 )
 
 RELEASE = "6.18.44"  # what the profile 6.18 models, stable fixes included
+_CAP_IPC_LOCK, _MAP_LOCKED = 14, 0x2000
 ANSWER = "errno", "value", "VMAs", "pagemap", "VmPTE"
 
 
@@ -166,9 +168,20 @@ def _asked(operation: Operation) -> Operation:
     return operation
 
 
+@cache
+def may_lock() -> bool:
+    """Say whether RLIMIT_MEMLOCK, which ptwalk has not, limits nothing here."""
+    status = Path("/proc/self/status").read_text()
+    capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
+    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+    return unlimited or bool(capabilities >> _CAP_IPC_LOCK & 1)
+
+
 def _is_asked(operation: Operation) -> bool:
     """Say whether both sides do an operation alike: it must not sleep."""
     name, *args = operation
+    if (name == "mlock" or (name == "mmap" and args[3] & _MAP_LOCKED)) and not may_lock():
+        return False
     # ptwalk has no VM_RAND_READ, VM_SEQ_READ and VM_DONTDUMP, which split VMAs.
     splits = (MADV_RANDOM, MADV_SEQUENTIAL, MADV_DONTDUMP)
     return name != "read" and not (name == "madvise" and args[2] in splits)
@@ -217,7 +230,7 @@ class RunningKernel:
         if self._running is None:
             self._running = Running().__enter__()
             atexit.register(self._running.__exit__)
-        made = translate(SETUPS[self._setup] + program)
+        made = translate(SETUPS[self._setup], program)
         both = [step for step in made.steps if _is_asked(step.operation)]
         # The other side's own heap may take a page table; not twice at the same place.
         found = self._ask(both) and self._ask(both)

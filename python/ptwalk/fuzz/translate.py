@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from ..pagemap import PAGE_SIZE
@@ -24,7 +25,7 @@ FIRST = 0x1000_0000_0000  # where programs lie in the running process
 _OFFSET = FIRST - PLACES[0]
 RANGES = [(start + _OFFSET, length // PAGE_SIZE) for start, length in WINDOWS]
 _LONGEST = max(LENGTHS) + PAGE_SIZE  # but for those that reach to the end of user memory
-# Nothing of a program ends beyond.
+# Nothing that a program maps ends beyond.
 LAST = FIRST + PLACES[-1] - PLACES[0] + PAGE_SIZE + _LONGEST + MAX_LENGTH
 _EVENTS = 0b1001100  # UFFD_FEATURE_EVENT_ bits: a call sleeps until somebody reads
 _EVENT_FORK = 0b10
@@ -310,14 +311,14 @@ _TRANSLATIONS: dict[str, Writer] = {
 }  # fmt: skip
 
 
-def translate(program: bytes) -> Translation:
-    """Return what both sides do for a program.
+def translate(*programs: bytes) -> Translation:
+    """Return what both sides do for programs, one after another: a setup, and what follows it.
 
     Operations that only ptwalk has, that could sleep or have nothing to act on, are left out: the
     running kernel is asked for what is left, and so is ptwalk.
     """
     made = Translation()
-    for op in map(members, decode(program)):
+    for op in chain.from_iterable(map(members, decode(program)) for program in programs):
         values = values_of(op)
         actor, write = made.actor(values), _TRANSLATIONS.get(operation_of(op).name)
         operations = write(made, values, words_of(op)) if write and actor else []

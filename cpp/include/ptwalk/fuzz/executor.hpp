@@ -55,7 +55,7 @@ class Executor {
   [[nodiscard]] u64 state_hash() const { return fuzz::state_hash(*world_.machine); }
   /// A hash of the page table entries that the last run left.
   [[nodiscard]] u64 entries_hash() const { return fuzz::entries_hash(*world_.machine); }
-  /// How often the last run took each branch.
+  /// How often the last run took each branch; worth nothing after one that did not count.
   [[nodiscard]] std::span<const u64> coverage();
   /// How often it did what branches() leaves out as impossible: never.
   [[nodiscard]] u64 impossible() const {

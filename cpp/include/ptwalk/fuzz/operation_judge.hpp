@@ -25,6 +25,7 @@ class OperationJudge {
     const AddressSpace* mm;
     u64 addr;
     u64 word;
+    u64 end;  ///< of a run of equal entries
   };
   struct Space {
     std::shared_ptr<const AddressSpace> mm;
