@@ -151,7 +151,8 @@ bool Executor::restore(u64 checkpoint) {
 }
 
 std::span<const u64> Executor::coverage() {
-  std::ranges::copy(world_.machine->coverage.counts(), of_rules_);
+  const std::span<const u64> counts = world_.machine->coverage.counts();
+  std::copy_n(counts.data(), counts.size(), &*of_rules_);
   return std::span(coverage_).first(coverage_.size() - 1);
 }
 

@@ -95,8 +95,17 @@ struct Field {
   Names names{};
 
   [[nodiscard]] constexpr u64 raw(const Op& op) const {
-    const u64 all[] = {op.mm, op.page, op.nr, op.arg, op.page2, op.extra};
-    return all[std::size_t(member)] >> shift & ((1ull << bits) - 1);
+    return whole(op) >> shift & ((1ull << bits) - 1);
+  }
+  [[nodiscard]] constexpr u64 whole(const Op& op) const {
+    switch (member) {
+      case Member::mm: return op.mm;
+      case Member::page: return op.page;
+      case Member::nr: return op.nr;
+      case Member::arg: return op.arg;
+      case Member::page2: return op.page2;
+      default: return op.extra;
+    }
   }
   /// What an operation makes of it: an address, bytes, the index of a name, bits.
   [[nodiscard]] constexpr u64 operator()(const Op& op) const {
