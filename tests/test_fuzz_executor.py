@@ -268,3 +268,17 @@ def test_a_loaded_page_that_is_said_to_be_both_is_a_private_copy() -> None:
             """)
         )
         assert steps[2].visible == f"address={int(place, 16):#x}"
+
+
+def test_an_armed_writable_migration_entry_may_forget_it_with_write() -> None:
+    """As kernels from 6.12 on do, which arm such entries by PAGEMAP_SCAN only."""
+    place = "0x00007f0000000000"
+    program = fuzz.from_text(f"""
+        access {place} write 0
+        migrate_start {place} 4K
+        pagemap_scan {place} 4K - - - wp_matching 0
+        mprotect {place} 4K ---
+    """)
+    for profile in ("6.12", "6.18"):
+        ex = fuzz.Executor(profile, "async-16", judge="each")
+        assert ex.run(program).violations == ()

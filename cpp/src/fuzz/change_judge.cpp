@@ -101,8 +101,12 @@ u64 ChangeJudge::judge_asked(const Piece& before, u64 word) const {
       if (is && !(p.marker_resolve_needs_file && p.is_marker(word) && before.vma.anonymous()))
         found |= bit(Violation::left_armed);
       break;
-    default:
-      if (was != is) found |= bit(Violation::uffd_bit_changed);
+    default: {
+      // PAGEMAP_SCAN arms writable migration entries too; from 6.12 on they forget it with write.
+      const bool forgets = !p.migration_keeps_uffd && is_swap_pte(before.word) &&
+                           p.swp_kind(before.word) == SwpKind::migration_write;
+      if (was != is && !(was && forgets)) found |= bit(Violation::uffd_bit_changed);
+    }
   }
   return found;
 }
