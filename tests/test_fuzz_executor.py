@@ -282,3 +282,16 @@ def test_an_armed_writable_migration_entry_may_forget_it_with_write() -> None:
     for profile in ("6.12", "6.18"):
         ex = fuzz.Executor(profile, "async-16", judge="each")
         assert ex.run(program).violations == ()
+
+
+def test_shared_memory_that_was_loaded_without_a_file_is_not_filled() -> None:
+    place = "0x00007f0000000000"
+    program = fuzz.from_text(f"""
+        load_vma {place} 64K rw- shared anon 0
+        userfaultfd - -
+        register {place} 64K missing
+        zeropage {place} 4K -
+        copy {place} 4K -
+    """)
+    steps = fuzz.Executor("6.18", "empty").steps(program)
+    assert ["EINVAL" in step.visible for step in steps] == [False, False, False, True, True]

@@ -151,6 +151,9 @@ Error check_destination(const AddressSpace& mm, const FillRequest& request, u64 
   if (request.wp && !vma->uffd_wp()) return fail(Cause::wp_not_registered_einval);
   if (vma->kind == VmaKind::hugetlb) return {Cause::huge_fault, request.call, start};
   if (!vma->anonymous() && vma->kind != VmaKind::shmem) return fail(Cause::wrong_backing);
+  // What was loaded from elsewhere may be shared without a file of the machine.
+  if ((vma->shared() || !vma->anonymous()) && vma->file == NO_FILE)
+    return fail(Cause::wrong_backing);
   if (request.fill == Fill::continue_ && vma->kind == VmaKind::shmem)
     mm.cover(Branch::rule_minor_shmem);
   const bool continuable = vma->kind == VmaKind::shmem && mm.profile().minor_shmem;
